@@ -52,7 +52,9 @@ def override(config: T, assignments: Sequence[str], *, option: str = "--set") ->
     for text in assignments:
         path, sign, raw = text.partition("=")
         if not sign:
-            raise ConfigError(f"'{text}' is no assignment", where=option, hint="write name=value, for example method.lambda_id=0.5")
+            raise ConfigError(
+                f"'{text}' is no assignment", where=option, hint="write name=value, for example method.lambda_id=0.5"
+            )
         config = _assign(config, path.strip().split("."), raw.strip(), f"{option} {text}")
     return config
 
@@ -95,7 +97,7 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     if "Literal" in str(hint) and isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)                           # precision=32 means the choice "32"
+        value = str(value)  # precision=32 means the choice "32"
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)

@@ -51,15 +51,16 @@ class Spec:
 
 @dataclass(frozen=True)
 class Batch:
-    image: Tensor                        # (N, C, H, W) in [-1, 1]; set A for MIXED_/DISEASED_AND_HEALTHY
-    label: Tensor | None = None          # exclusive: (N,) int64, 0 = healthy; attributes: (N, K) float 0/1. Only for LABELLED
-    healthy: Tensor | None = None        # (N, C, H, W) a second, unpaired draw (set B); only for ..._AND_HEALTHY
+    image: Tensor  # (N, C, H, W) in [-1, 1]; set A for MIXED_/DISEASED_AND_HEALTHY
+    label: Tensor | None = None  # exclusive: (N,) int64, 0 = healthy; attributes: (N, K) float 0/1. Only for LABELLED
+    healthy: Tensor | None = None  # (N, C, H, W) a second, unpaired draw (set B); only for ..._AND_HEALTHY
 
 
 @dataclass(frozen=True)
 class Prediction:
-    score: Tensor                        # (N,) higher = more diseased
-    anomaly_map: Tensor | None = None    # (N, 1, H, W) >= 0, higher = more diseased
-    healed: Tensor | None = None         # (N, C, H, W) in [-1, 1]
+    score: Tensor  # (N,) higher = more diseased
+    anomaly_map: Tensor | None = None  # (N, 1, H, W) >= 0, higher = more diseased
+    healed: Tensor | None = None  # (N, C, H, W) in [-1, 1]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
-    # further named results, first axis N: "mask" (N, 1, H, W), "displacement" (N, 2, H, W) in pixels (x, y), "probabilities" (N, K)
+    # further named results, first axis N:
+    # "mask" (N, 1, H, W) in [0, 1], "displacement" (N, 2, H, W) in pixels (x, y), "probabilities" (N, K)

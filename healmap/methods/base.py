@@ -90,8 +90,8 @@ class Method(nn.Module, ABC):
     needs: ClassVar[Needs]
     localises: ClassVar[bool] = True
     heals: ClassVar[bool] = False
-    title: ClassVar[str] = ""                       # one line: name, authors, venue
-    averaged: ClassVar[tuple[str, ...]] = ()        # attributes (modules) that a weight average (EMA) covers
+    title: ClassVar[str] = ""  # one line: name, authors, venue
+    averaged: ClassVar[tuple[str, ...]] = ()  # attributes (modules) that a weight average (EMA) covers
     Config: ClassVar[type]
 
     def __init__(self, config: Any, spec: Spec) -> None:

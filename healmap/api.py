@@ -1,0 +1,150 @@
+"""The library's front door: one function per verb of the command line, same names, same defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import override
+from .errors import ConfigError, UsageError
+from .experiment import Experiment
+
+if TYPE_CHECKING:
+    from .data.dataset import Dataset
+    from .data.table import Table
+
+Progress = Callable[[str], None]
+
+
+def experiment_for(
+    name: str | None,
+    *,
+    saved: Path | str | None = None,
+    settings: Sequence[str] = (),
+    steps: int | None = None,
+    minutes: float | None = None,
+    size: int | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+    tensorboard: bool = False,
+    allow_leak: bool = False,
+) -> Experiment:
+    """The settings of a run: a method's or recipe's own (or those in a saved ``experiment.json``), then the changes asked for.
+
+    Raises:
+        ConfigError: unknown name or setting, or both ``steps`` and ``minutes``.
+    """
+    from . import recipes
+    from .recipes.saved import load_experiment
+
+    if (name is None) == (saved is None):
+        raise ConfigError("name a method or recipe, or give a saved experiment, one of the two", hint="healmap list methods")
+    if steps is not None and minutes is not None:
+        raise ConfigError("steps and minutes exclude each other", hint="give one of them")
+    experiment = recipes.get(name) if name is not None else load_experiment(Path(str(saved)))
+    experiment = override(experiment, settings)
+    method, data, training = experiment.method, experiment.data, experiment.training
+    if steps is not None:
+        if steps < 1:
+            raise ConfigError(f"steps must be at least 1, not {steps}", where="--steps", hint="for example 2000")
+        method, training = replace(method, steps=steps), replace(training, minutes=None)
+    changes: dict[str, Any] = {"minutes": minutes, "device": device, "seed": seed, "precision": precision}
+    if tensorboard:
+        changes["tensorboard"] = True
+    training = replace(training, **{k: v for k, v in changes.items() if v is not None})
+    changes = {"size": size, "batch_size": batch_size, "allow_leak": allow_leak or None}
+    data = replace(data, **{k: v for k, v in changes.items() if v is not None})
+    return replace(experiment, method=method, data=data, training=training)
+
+
+def with_splits(data: Path | str | Table) -> tuple[Table, str]:
+    """A table whose rows have splits, and a note. A table without any is split here: by patient, 70/10/20, seed 0."""
+    from .data.split import split_table
+    from .data.table import Table, read_table
+
+    table = data if isinstance(data, Table) else read_table(Path(data))
+    if any(row.split for row in table.rows):
+        return table, ""
+    return split_table(table), "the table has no splits: split by patient 70/10/20 with seed 0"
+
+
+def train(
+    name: str | None,
+    data: Path | str | Table,
+    out: Path | str,
+    *,
+    experiment: Experiment | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **changes: Any,
+) -> Path:
+    """Train a method (or recipe) on a label table or folder and calibrate its thresholds on the validation split.
+
+    Args:
+        name: method or recipe; None with ``experiment`` or ``saved``.
+        data: labels.csv, a folder with one, a folder per class, or a Table.
+        out: the run folder, new or empty (or an interrupted run with ``resume``).
+        experiment: full settings instead of a name.
+        changes: as in :func:`experiment_for` (``steps``, ``minutes``, ``size``, ``device``, ``seed``, ``settings`` …).
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UsageError: the data do not suit the method, or a patient or image stands in two splits (with the list).
+    """
+    from .data.dataset import open_dataset
+    from .data.leaks import refuse_leaks
+    from .detection.calibrate import calibrate
+    from .training.run import train_run
+
+    if experiment is None:
+        experiment = experiment_for(name, **changes)
+    table, split_note = with_splits(data)
+    notes = [split_note] if split_note else []
+    splits = {row.split for row in table.rows}
+    if "train" not in splits:
+        raise UsageError("no row belongs to the train split", where=table.name, hint="healmap data split makes splits")
+    train_set = open_dataset(table, "train", experiment.data)
+    opened: dict[str, Dataset] = {"train": train_set}
+    for split in ("val", "test"):
+        if split in splits:
+            opened[split] = open_dataset(table, split, experiment.data, preprocessing=train_set.preprocessing)
+    notes += refuse_leaks(opened, allow=experiment.data.allow_leak)
+    val = opened.get("val")
+    run = train_run(experiment, train_set, val, Path(out), resume=resume, notes=notes, quiet=quiet)
+    if val is not None:
+        calibrate(run, val)
+    return run
+
+
+def predict(
+    run: Path | str, inputs: Path | str | Sequence[Path | str], out: Path | str, *, weights: str = "best", device: str = "auto",
+    **options: Any,
+) -> Mapping[str, Any]:  # fmt: skip
+    """Score and heal images; see :func:`healmap.detection.batch.predict_many` for the files written and the counts returned."""
+    from .detection.batch import predict_many
+    from .detection.predictor import Predictor
+
+    return predict_many(Predictor.load(Path(run), weights=weights, device=device), inputs, Path(out), **options)
+
+
+def evaluate(
+    run: Path | str, data: Path | str | Table, out: Path | str, *, split: str = "test", weights: str = "best", **options: Any
+) -> Mapping[str, Any]:
+    """Figures, table and report of a run on labelled images; see :func:`healmap.evaluation.evaluate.evaluate_run`."""
+    from .evaluation.evaluate import evaluate_run
+
+    table, _ = with_splits(data)
+    return evaluate_run(Path(run), table, split, Path(out), weights=weights, **options)
+
+
+def make_phantoms(out: Path | str, *, patients: int = 60, size: int = 64, seed: int = 0) -> Table:
+    """Write brain-like phantom slices with soft lesions, masks and healthy twins; see :mod:`healmap.data.phantoms`."""
+    from .data.phantoms import make_phantoms as make
+
+    return make(Path(out), patients=patients, size=size, seed=seed)
