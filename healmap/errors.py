@@ -57,6 +57,10 @@ class GeometryError(DataError):
     """Spacing, orientation or origin are contradictory, or sizes do not match."""
 
 
+class WriteError(HealError, OSError):
+    """A result cannot be written (disk full, no permission)."""
+
+
 class CheckpointError(HealError):
     """A checkpoint or weights file is damaged, foreign, or belongs to another run."""
 
@@ -69,6 +73,12 @@ class CapabilityError(HealError, ValueError):
 
 class TrainingError(HealError, RuntimeError):
     """Training cannot go on (a loss is not finite, the disk is full)."""
+
+
+class Interrupted(HealError):
+    """Training was asked to stop (Ctrl-C, SIGTERM); its state is saved and it can be resumed."""
+
+    exit_code = 130
 
 
 class MissingDependencyError(HealError, ImportError):
