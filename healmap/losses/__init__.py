@@ -1,0 +1,1 @@
+"""Terms that several methods share: pure functions of tensors, one equation each. Weights stay with the caller."""

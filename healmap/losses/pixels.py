@@ -1,0 +1,13 @@
+"""Distances between images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def l1(x: Tensor, y: Tensor) -> Tensor:
+    """Mean absolute difference over batch, channels and pixels. x, y: (N, C, H, W). Scalar >= 0.
+
+    The papers write a norm, which is a sum over pixels; their weights belong to the mean, which their programs take.
+    """
+    return (x - y).abs().mean()
