@@ -1,0 +1,91 @@
+"""Localisation by lesion: sensitivity against false positives per image (FROC).
+
+The rule is Fixed-Point GAN's (section 4.2): the map is thresholded, its 8-connected parts above a least area are candidates,
+a lesion is found when the centroid of at least one candidate lies inside it, and a candidate whose centroid lies in no
+lesion is a false positive. Several candidates in one lesion count once and are not false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from .overlap import EIGHT, label_components
+
+
+def hits(candidates: ArrayLike, lesions: NDArray[np.integer], min_area: int = 0) -> tuple[int, int]:
+    """Lesions found and false positives of one image.
+
+    candidates: mask (H, W). lesions: label image (H, W), 0 = none.
+    """
+    _, parts = label_components(candidates, min_area)
+    inside = [int(lesions[tuple(int(c + 0.5) for c in part.centroid)]) for part in parts]
+    return len({i for i in inside if i}), sum(i == 0 for i in inside)
+
+
+@dataclass
+class Froc:
+    """Sums, per group, of lesions found and false positives at ``thresholds`` (descending)."""
+
+    thresholds: NDArray[np.float64]
+    min_area: int = 0
+    rows: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.thresholds = np.unique(np.asarray(self.thresholds, dtype=float))[::-1]
+
+    def add(self, group: str, anomaly_map: ArrayLike, truth: ArrayLike) -> None:
+        """anomaly_map and truth: (H, W)."""
+        values, mask = np.asarray(anomaly_map), np.asarray(truth, dtype=bool)
+        lesions, count = ndimage.label(mask, structure=EIGHT)
+        row = self.rows.setdefault(group, {
+            "found": np.zeros(len(self.thresholds)), "false": np.zeros(len(self.thresholds)),
+            "lesions": np.zeros(1), "images": np.zeros(1)})
+        row["lesions"] += count
+        row["images"] += 1
+        top = float(values.max()) if values.size else 0.0
+        for k, threshold in enumerate(self.thresholds):
+            if threshold <= top:
+                found, false = hits(values >= threshold, lesions, self.min_area)
+                row["found"][k] += found
+                row["false"][k] += false
+
+    def sums(self, weights: NDArray[np.number] | None = None) -> dict[str, NDArray[np.float64]]:
+        """Sums over groups, weighted by ``weights`` (B, P) (all ones if None): found, false (B, T); lesions, images (B, 1)."""
+        w = np.ones((1, len(self.rows))) if weights is None else np.asarray(weights, dtype=float)
+        names = ("found", "false", "lesions", "images")
+        if not self.rows:
+            return {name: np.zeros((len(w), len(self.thresholds) if name in names[:2] else 1)) for name in names}
+        return {name: w @ np.stack([row[name] for row in self.rows.values()]) for name in names}
+
+    def curve(self, weights: NDArray[np.number] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sensitivity (B, T), NaN without lesions, and false positives per image (B, T), from the strictest threshold on."""
+        s = self.sums(weights)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return s["found"] / s["lesions"], s["false"] / s["images"]
+
+    def sensitivity_at(self, rate: float, weights: NDArray[np.number] | None = None) -> NDArray[np.float64]:
+        """Largest sensitivity, (B,), from the strictest threshold on until false positives per image first exceed ``rate``.
+
+        Below that threshold candidates merge and false positives fall again; that stretch does not count.
+        """
+        sensitivity, false = self.curve(weights)
+        allowed = np.logical_and.accumulate(false <= rate, axis=1)
+        best = np.where(allowed, sensitivity, 0.0).max(axis=1, initial=0.0)
+        return np.where(np.isnan(sensitivity).any(axis=1) if sensitivity.shape[1] else True, np.nan, best)
+
+
+def threshold_grid(values: ArrayLike, *, points: int = 40, extra: Sequence[float] = ()) -> NDArray[np.float64]:
+    """Thresholds for a sweep, from a sample of map values: exceeded by half the pixels down to one in the sample, in equal
+    steps of the logarithm, and some beyond the largest, since other images may go higher.
+    """
+    v = np.asarray(values, dtype=float).ravel()
+    if not v.size:
+        return np.unique(np.asarray(list(extra), dtype=float))[::-1]
+    share = np.geomspace(0.5, 1 / v.size, points)
+    grid = np.concatenate([np.quantile(v, 1 - share), v.max() * np.array([1.15, 1.35, 1.6, 2.0, 3.0]), np.asarray(list(extra))])
+    return np.unique(grid[grid > 0])[::-1]
