@@ -71,9 +71,10 @@ def _bf16_is_faster(repeats: int = 5) -> bool:
 
 def build_fabric(training: TrainingConfig, device: str, precision: str) -> Fabric:
     """A Fabric of that device, precision and number of devices; not yet launched."""
+    from lightning_fabric import Fabric
+
     # It announces the precision on standard error; the manifest records it.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    from lightning_fabric import Fabric
 
     if training.devices > 1 and device == "cuda" and torch.cuda.device_count() < training.devices:
         raise ConfigError(f"{training.devices} devices asked for, {torch.cuda.device_count()} found", where="training.devices",

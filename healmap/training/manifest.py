@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    found["torch"] = torch.__version__           # with the build: +cpu, +cu130
+    found["torch"] = str(torch.__version__)          # with the build: +cpu, +cu130
     return found
 
 
