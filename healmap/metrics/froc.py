@@ -79,13 +79,17 @@ class Froc:
         return np.where(np.isnan(sensitivity).any(axis=1) if sensitivity.shape[1] else True, np.nan, best)
 
 
-def threshold_grid(values: ArrayLike, *, points: int = 40, extra: Sequence[float] = ()) -> NDArray[np.float64]:
-    """Thresholds for a sweep, from a sample of map values: exceeded by half the pixels down to one in the sample, in equal
-    steps of the logarithm, and some beyond the largest, since other images may go higher.
+def threshold_grid(values: ArrayLike, counts: ArrayLike, *, points: int = 40, extra: Sequence[float] = ()) -> NDArray[np.float64]:
+    """Thresholds for a sweep, descending, from counts (K,) of map values (K,) ascending.
+
+    Exceeded by half of the pixels down to one of them, in equal steps of the logarithm; some lie beyond the largest value,
+    since other images may go higher. ``extra`` ones are added.
     """
-    v = np.asarray(values, dtype=float).ravel()
-    if not v.size:
-        return np.unique(np.asarray(list(extra), dtype=float))[::-1]
-    share = np.geomspace(0.5, 1 / v.size, points)
-    grid = np.concatenate([np.quantile(v, 1 - share), v.max() * np.array([1.15, 1.35, 1.6, 2.0, 3.0]), np.asarray(list(extra))])
-    return np.unique(grid[grid > 0])[::-1]
+    v, c = np.asarray(values, dtype=float), np.asarray(counts, dtype=float)
+    more = np.asarray(list(extra), dtype=float)
+    if c.sum() > 0:
+        above = np.cumsum(c[::-1])[::-1]                                        # pixels at or above each value
+        wanted = np.geomspace(0.5 * c.sum(), 1, points)
+        index = np.clip(np.searchsorted(-above, -wanted, side="right") - 1, 0, len(v) - 1)
+        more = np.concatenate([v[index], v[c > 0].max() * np.array([1.15, 1.35, 1.6, 2.0, 3.0]), more])
+    return np.unique(more[more > 0])[::-1]

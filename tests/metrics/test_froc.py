@@ -88,12 +88,13 @@ def test_no_lesion_gives_no_sensitivity() -> None:
     assert np.isnan(Froc(np.array([0.5])).sensitivity_at(1.0)).all()
 
 
-def test_grid_descends_and_reaches_beyond_the_sample() -> None:
-    values = np.random.default_rng(0).gamma(1, 0.1, 5000)
-    grid = threshold_grid(values, extra=[0.123])
+def test_grid_descends_from_beyond_the_sample_to_its_median() -> None:
+    values = np.sort(np.random.default_rng(0).gamma(1, 0.1, 5000))
+    grid = threshold_grid(values, np.ones(5000), extra=[0.123])
     assert (np.diff(grid) < 0).all()
     assert 0.123 in grid
-    assert grid[0] > 2 * values.max()
-    assert grid[-1] <= np.quantile(values, 0.51)
-    assert threshold_grid([]).size == 0
-    assert pytest.approx(0.123) == float(threshold_grid([], extra=[0.123])[0])
+    assert grid[0] == pytest.approx(3 * values[-1])
+    assert grid[-1] == pytest.approx(np.median(values), rel=0.01)
+    assert ((values >= grid[0]).sum(), (values >= grid[-1]).sum()) == (0, 2500)
+    assert threshold_grid([], []).size == 0
+    assert threshold_grid([], [], extra=[0.123]).tolist() == [0.123]

@@ -1,0 +1,198 @@
+"""A trained run, ready to look at images: each answer at the image's own size, in its own units, on its own grid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..config import from_plain
+from ..data.case import is_background, plane_axis, plane_of, read_case, stats_of
+from ..data.preprocess import Preprocessing
+from ..errors import CheckpointError, DataError, UsageError
+from ..experiment import DetectionConfig
+from ..io.hashing import sha256_file
+from ..io.image import Image, n_slices, put_plane
+from ..methods import weights as weights_files
+from ..methods.base import Method
+from ..metrics.overlap import remove_small
+from .apply import Applied, apply, pick_device, sound, to_native
+from .result import CaseResult, PlaneResult, findings_of
+from .thresholds import Thresholds, load_thresholds
+
+ADVICE = "its weights do not suit this image; train longer or with a lower learning rate"
+
+
+@dataclass(eq=False)
+class Predictor:
+    """``Predictor.load(run).predict(image)``. Holds no state between images.
+
+    thresholds: None values where the run was never calibrated; then scores and maps come without calls and masks.
+    """
+
+    method: Method
+    preprocessing: Preprocessing
+    thresholds: Thresholds
+    detection: DetectionConfig
+    device: torch.device
+    weights_sha256: str = ""
+    batch_size: int = 16
+
+    @classmethod
+    def load(cls, run: Path | str, weights: str = "best", device: str = "auto", *, batch_size: int = 16) -> Predictor:
+        """The predictor of a run folder.
+
+        Raises:
+            CheckpointError: weights or card are missing or damaged. ConfigError: no such device.
+        """
+        run, chosen = Path(run), pick_device(device)
+        path = run / "weights" / f"{weights}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"no weights '{weights}' in this run", where=str(path), hint="give a run folder made by healmap train"
+            )
+        method, card = weights_files.load(path, chosen)
+        if not isinstance(card.get("preprocessing"), dict):
+            raise CheckpointError("the card does not say how images are prepared", where=str(path.with_suffix(".json")))
+        digest = sha256_file(path)
+        thresholds = load_thresholds(run, weights, digest) or Thresholds(weights=weights, weights_sha256=digest)
+        return cls(
+            method, Preprocessing.from_plain(card["preprocessing"]), thresholds, _detection(run), chosen, digest, batch_size
+        )
+
+    # ---- one image -----------------------------------------------------------------------------------------------------
+
+    def predict(self, image: Image | Path | str | NDArray[Any]) -> CaseResult:
+        """One image or volume: a file or series folder, an :class:`healmap.io.Image`, or a plane (H, W[, 3]) as an array.
+
+        Raises:
+            UnreadableError and its kin: the file cannot be used. DataError: the method's answer is not a number.
+        """
+        if not isinstance(image, Image):
+            image = as_image(image) if isinstance(image, np.ndarray) else read_case(Path(image))
+        result = self._volume(image) if image.is_volume else self.predict_planes([image])[0]
+        if isinstance(result, DataError):
+            raise result
+        return result
+
+    def predict_planes(self, images: Sequence[Image]) -> list[CaseResult | DataError]:
+        """Single planes, in one batch. An image whose answer is not a number gives the error in its place."""
+        seen = [self._prepare(image, 0, None, stats_of(image, self.preprocessing)) for image in images]
+        answers = apply(self.method, np.stack([x for _, x, _ in seen]), self.device)
+        results: list[CaseResult | DataError] = []
+        for image, (plane, x, stats), answer in zip(images, seen, answers, strict=True):
+            if not sound(answer):
+                results.append(DataError("the method's answer is not a number", where=_name(image), hint=ADVICE))
+                continue
+            native = to_native(answer, x, plane, stats, self.preprocessing)
+            mask = self.mask(native.anomaly_map)
+            findings = (
+                findings_of(mask, native.anomaly_map, image) if mask is not None and native.anomaly_map is not None else ()
+            )
+            results.append(
+                CaseResult(
+                    native.score,
+                    self.thresholds.image.value,
+                    self.call(native.score),
+                    image,
+                    native.anomaly_map,
+                    native.healed,
+                    mask,
+                    findings,
+                    (),
+                    native.maps,
+                )
+            )
+        return results
+
+    def _volume(self, image: Image) -> CaseResult:
+        maps = masks = healed = None
+        scores: list[tuple[int, float]] = []
+        axis = plane_axis(image, self.preprocessing.config.axis)
+        for index, native in self.slices(image):
+            scores.append((index, native.score))
+            if native.anomaly_map is not None:
+                maps = np.zeros(image.shape, np.float32) if maps is None else maps
+                put_plane(maps, native.anomaly_map, index, axis, like=image)
+                mask = self.mask(native.anomaly_map)
+                if mask is not None:
+                    masks = np.zeros(image.shape, bool) if masks is None else masks
+                    put_plane(masks, mask, index, axis, like=image)
+            if native.healed is not None:
+                if healed is None:
+                    base = self.preprocessing.to_channels(image.array, volume=True)
+                    healed = np.array(base, np.float32)
+                put_plane(healed, native.healed, index, axis, like=image)
+        score = max(score for _, score in scores)
+        findings = findings_of(masks, maps, image) if masks is not None and maps is not None else ()
+        return CaseResult(
+            score, self.thresholds.image.value, self.call(score), image, maps, healed, masks, findings, tuple(scores)
+        )
+
+    def slices(self, image: Image) -> Iterator[tuple[int, PlaneResult]]:
+        """The answers for a volume's slices, a batch in memory at a time. Slices of nothing but background are left out.
+
+        Raises:
+            UnreadableError: the volume holds nothing but background.
+        """
+        axis, stats = plane_axis(image, self.preprocessing.config.axis), stats_of(image, self.preprocessing)
+        count = n_slices(image, axis)
+        used = [i for i in range(count) if not is_background(*plane_of(image, i, axis), stats)] or list(range(count))
+        for start in range(0, len(used), self.batch_size):
+            part = used[start : start + self.batch_size]
+            seen = [self._prepare(image, i, axis, stats) for i in part]
+            answers: list[Applied] = apply(self.method, np.stack([x for _, x, _ in seen]), self.device)
+            for index, (plane, x, _), answer in zip(part, seen, answers, strict=True):
+                if not sound(answer):
+                    raise DataError("the method's answer is not a number", where=f"{_name(image)}, slice {index}", hint=ADVICE)
+                yield index, to_native(answer, x, plane, stats, self.preprocessing)
+
+    def _prepare(
+        self, image: Image, index: int, axis: int | None, stats: dict[str, Any]
+    ) -> tuple[NDArray[Any], NDArray[np.float32], dict]:
+        plane, padding = plane_of(image, index, axis)
+        return plane, self.preprocessing.normalise(self.preprocessing.prepare(plane, stats, padding), stats), stats
+
+    # ---- decisions -----------------------------------------------------------------------------------------------------
+
+    def call(self, score: float) -> bool | None:
+        threshold = self.thresholds.image.value
+        return None if threshold is None else score >= threshold
+
+    def mask(self, anomaly_map: NDArray[np.float32] | None) -> NDArray[np.bool_] | None:
+        """The map (H, W) at or above the pixel threshold, parts of at most ``min_area`` pixels left out."""
+        threshold = self.thresholds.pixel.value
+        if anomaly_map is None or threshold is None:
+            return None
+        return remove_small(anomaly_map >= threshold, self.detection.min_area)
+
+
+def as_image(array: NDArray[Any]) -> Image:
+    """A plane (H, W) or (H, W, 3) as an image without geometry. Raises UsageError for other shapes."""
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3):
+        return Image(np.asarray(array), "array", colour=array.ndim == 3)
+    raise UsageError(
+        f"an array of shape {array.shape} is no plane", hint="give (H, W) or (H, W, 3), or a volume as healmap.io.Image"
+    )
+
+
+def _name(image: Image) -> str:
+    return str(image.sources[0]) if image.sources else "image"
+
+
+def _detection(run: Path) -> DetectionConfig:
+    path = run / "experiment.json"
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return DetectionConfig()  # weights may travel without their run's settings
+    except (ValueError, RecursionError):
+        raise CheckpointError("the run's experiment.json is damaged", where=str(path)) from None
+    group = plain.get("detection", {}) if isinstance(plain, dict) else {}
+    return from_plain(DetectionConfig, group, where=str(path))
