@@ -1,8 +1,8 @@
 """Every image decoded once, on the working grid, in a compact memory-mapped store.
 
-A store is a folder ``<cache>/<key>`` with one ``.npy`` per kind (uint8, uint16, float32), ``masks.npy`` and ``index.json``. The
-key is a hash of file contents, labels and geometry settings, so the same data elsewhere hit the same store, and intensity settings
-do not matter. It is built in a temporary folder and renamed: two runs may build the same one, the later discards its copy.
+A store is a folder ``<cache>/<key>`` with one ``.npy`` per kind (uint8, uint16, float32), ``masks.npy`` and ``index.json``.
+The key is a hash of file contents, labels and geometry settings, so the same data elsewhere hit the same store, and intensity
+settings do not matter. It is built in a temporary folder and renamed: two runs may build the same one, the later discards its copy.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ..config import to_plain
 from ..errors import HealError, UsageError
 from ..io.hashing import pixel_hash, sha256_file
+from ..io.image import Image
 from ..types import DISEASED, HEALTHY
 from .case import choose_planes, mask_plane, plane_axis, plane_of, read_case, read_mask, stats_of
 from .faults import Fault, refuse
@@ -35,17 +36,17 @@ from .preprocess import FOREGROUND_SHARE, Preprocessing, Stats
 from .table import Row, Table
 
 FORMAT = 1                                             # raise when what a store holds changes
-KINDS = ("uint8", "uint16", "float32")
 GEOMETRY = ("size", "channels", "fit", "percentiles", "axis")
 STALE_SECONDS = 24 * 3600                              # a temporary folder this old belongs to no living run
 Progress = Callable[[int, int], None]
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One stored plane: place within its case (None: the file is a plane), label, planes to the nearest lesion, where it is stored,
-    where its mask is (-1: none), and the hash of its native pixels ("": constant, which identifies nothing)."""
+    """One stored plane: place within its case (None: the file is a plane), label, planes to the nearest lesion, where it is
+    stored, where its mask is (-1: none), and the hash of its native pixels ("": constant, which identifies nothing)."""
 
     index: int | None
     label: str
@@ -86,6 +87,7 @@ class Decoded:
     left_out: int
     patient: str
     warnings: list[Fault]
+    size: str
 
 
 def cache_folder(given: Path | str | None = None) -> Path:
@@ -148,14 +150,14 @@ def decode(table: Table, row: Row, preprocessing: Preprocessing) -> Decoded:
         seen = mask_plane(mask, image, slice_row.index, axis) if mask is not None else None
         at = f"{where}, slice {slice_row.index}" if image.is_volume else where
         if seen is not None and slice_row.label == HEALTHY and seen.any():
-            raise UsageError(f"labelled healthy, but its mask or box marks {int(seen.sum())} pixels", hint="correct one of them")
+            raise UsageError(f"labelled healthy, but {int(seen.sum())} pixels are marked as lesion", hint="correct one of them")
         if seen is not None and slice_row.label == DISEASED and not seen.any():
             warnings.append(Fault("mask", at, "labelled diseased, but its mask marks nothing", True))
         pixels = pixel_hash(native) if native.size and (native != native.flat[0]).any() else ""
         planes.append((slice_row.index if image.is_volume else None, slice_row.label, slice_row.to_tumour,
                        preprocessing.prepare(native, stats, padding),
                        preprocessing.prepare_mask(seen) if seen is not None else None, pixels))
-    return Decoded(stats, planes, left_out, pseudonym(image.patient_id), warnings)
+    return Decoded(stats, planes, left_out, pseudonym(image.patient_id), warnings, _size(image))
 
 
 def pseudonym(patient_id: str | None) -> str:
@@ -163,17 +165,20 @@ def pseudonym(patient_id: str | None) -> str:
     return "p-" + hashlib.sha256(patient_id.encode("utf-8", "replace")).hexdigest()[:12] if patient_id else ""
 
 
+def _size(image: Image) -> str:
+    return f"{' x '.join(map(str, image.shape))} {image.array.dtype.name}{' RGB' if image.colour else ''}"
+
+
 def in_threads(function: Callable[[A], B], items: Sequence[A], workers: int = 0) -> Iterator[B]:
     """``map`` in a few threads, in order, with few results waiting at any time. Decoders release the interpreter lock."""
     workers = workers or min(4, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        source, waiting = iter(items), []
+        source, waiting = iter(items), list[Future[B]]()
         try:
             for item in islice(source, 2 * workers):
                 waiting.append(pool.submit(function, item))
             while waiting:
-                first: Future[B] = waiting.pop(0)
-                yield first.result()
+                yield waiting.pop(0).result()
                 for item in islice(source, 1):
                     waiting.append(pool.submit(function, item))
         finally:
@@ -194,7 +199,7 @@ def _key(table: Table, preprocessing: Preprocessing) -> str:
 
 
 def _sha(path: Path | None) -> str:
-    """Hash of a file's content; of a series folder: of all its files. A file that cannot be read is reported when it is decoded."""
+    """Hash of a file's content; of a series folder: of all its files. What cannot be read is reported when it is decoded."""
     if path is None:
         return ""
     try:
@@ -205,14 +210,15 @@ def _sha(path: Path | None) -> str:
         return "unreadable"
 
 
-# ---- building ------------------------------------------------------------------------------------------------------------------
+# ---- building ---------------------------------------------------------------------------------------
 
 
 class _Growing:
     """An ``.npy`` file written plane by plane; the first axis is set at the end. numpy leaves room for that in the header."""
 
     def __init__(self, path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-        self.file, self.dtype, self.shape, self.count = open(path, "wb"), np.dtype(dtype), shape, 0
+        self.file = open(path, "wb")                   # noqa: SIM115 - closed by close()
+        self.dtype, self.shape, self.count = np.dtype(dtype), shape, 0
         self.header()
 
     def header(self) -> None:
@@ -220,7 +226,7 @@ class _Growing:
         np.lib.format.write_array_header_1_0(self.file, header)
 
     def append(self, plane: NDArray[Any]) -> int:
-        assert plane.shape == self.shape and plane.dtype == self.dtype, (plane.shape, plane.dtype, self.shape, self.dtype)
+        assert (plane.shape, plane.dtype) == (self.shape, self.dtype), (plane.shape, plane.dtype)
         self.file.write(np.ascontiguousarray(plane).data)
         self.count += 1
         return self.count - 1
@@ -235,7 +241,8 @@ class _Growing:
 
 
 def _build(folder: Path, table: Table, preprocessing: Preprocessing, on_progress: Progress | None) -> None:
-    size, faults, cases = preprocessing.config.size, [], []
+    size, faults = preprocessing.config.size, list[Fault]()
+    cases: list[dict[str, Any]] = []
 
     def attempt(row: Row) -> Decoded | Fault:
         try:
@@ -263,7 +270,8 @@ def _build(folder: Path, table: Table, preprocessing: Preprocessing, on_progress
                     kind = plane.dtype.name
                     name = kind if plane.ndim == 2 else f"{kind}-rgb"
                     place = file(name, kind, plane.shape).append(plane)
-                    planes.append([index, label, near, name, place, masks.append(mask.view(np.uint8)) if mask is not None else -1, pixels])
+                    its_mask = masks.append(mask.view(np.uint8)) if mask is not None else -1
+                    planes.append([index, label, near, name, place, its_mask, pixels])
                 cases.append({"stats": result.stats, "planes": planes, "left_out": result.left_out, "patient": result.patient})
             if on_progress:
                 on_progress(done, len(table.rows))
@@ -313,7 +321,8 @@ def _load(folder: Path, key: str) -> Store | None:
         arrays = {n.removesuffix(".npy"): _map(folder / n) for n in plain["sizes"]}
     except (OSError, ValueError, KeyError):
         return None
-    cases = tuple(StoredCase(c["stats"], tuple(Plane(*p) for p in c["planes"]), c["left_out"], c["patient"]) for c in plain["cases"])
+    cases = tuple(
+        StoredCase(c["stats"], tuple(Plane(*p) for p in c["planes"]), c["left_out"], c["patient"]) for c in plain["cases"])
     return Store(key, arrays, arrays.pop("masks"), cases, tuple(Fault(k, w, t, True) for k, w, t in plain["warnings"]))
 
 

@@ -32,7 +32,7 @@ def read_case(path: Path) -> Image:
         return read_image(path)
     series = read_series(path)
     if len(series) != 1:
-        raise UsageError(f"the folder holds {len(series)} image series", where=str(path), hint="one folder per series: split it")
+        raise UsageError(f"the folder holds {len(series)} image series", where=str(path), hint="give each a folder of its own")
     return series[0]
 
 
@@ -71,7 +71,7 @@ def is_background(plane: NDArray[Any], padding: NDArray[np.bool_] | None, stats:
 
 
 def read_mask(table: Table, row: Row, image: Image) -> NDArray[np.bool_] | None:
-    """The lesion mask in the image's own array shape, True = lesion: from the mask file (not zero) or from boxes; None: none given.
+    """The lesion mask in the image's own array shape, True = lesion: from the mask file (not zero) or from boxes; None: no mask.
 
     Raises:
         GeometryError: the mask has another size, or lies elsewhere in the patient.
@@ -82,13 +82,15 @@ def read_mask(table: Table, row: Row, image: Image) -> NDArray[np.bool_] | None:
     mask = read_case(path)
     array = mask.array.any(-1) if mask.colour else mask.array
     if array.shape != image.shape:
-        raise GeometryError(f"the mask is {_by(array.shape)}, the image {_by(image.shape)}", where=row.mask, hint="store both on one grid")
+        sizes = f"the mask is {_by(array.shape)}, the image {_by(image.shape)}"
+        raise GeometryError(sizes, where=row.mask, hint="store both on one grid")
     if image.is_volume and image.affine is not None and mask.affine is not None:
         corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
         corners[:, :3] *= np.array(image.shape[:3]) - 1
         gap = float(np.abs(corners @ (image.affine - mask.affine).T).max())
         if gap > 0.5 * min(image.spacing or (1.0,)):
-            raise GeometryError(f"the mask lies up to {gap:.3g} mm away from the image", where=row.mask, hint="store both on one grid")
+            off = f"the mask lies up to {gap:.3g} mm away from the image"
+            raise GeometryError(off, where=row.mask, hint="store both on one grid")
     with np.errstate(invalid="ignore"):
         return (np.nan_to_num(array) if array.dtype.kind == "f" else array) != 0
 
@@ -108,7 +110,8 @@ def filled_boxes(text: str, image: Image) -> NDArray[np.bool_]:
         x0, y0 = max(math.ceil(x - 0.5), 0), max(math.ceil(y - 0.5), 0)
         x1, y1 = max(math.ceil(x + w - 0.5), x0 + 1), max(math.ceil(y + h - 0.5), y0 + 1)
         if x0 >= width or y0 >= height or x + w <= 0 or y + h <= 0:
-            raise UsageError(f"box {x:g},{y:g},{w:g},{h:g} lies outside the {_by((height, width))} image", hint="boxes are x,y,width,height")
+            outside = f"box {x:g},{y:g},{w:g},{h:g} lies outside the {_by((height, width))} image"
+            raise UsageError(outside, hint="boxes are x,y,width,height")
         out[y0:y1, x0:x1] = True
     return out
 
@@ -120,10 +123,10 @@ def mask_plane(mask: NDArray[np.bool_], image: Image, index: int, axis: int | No
 
 def choose_planes(table: Table, row: Row, image: Image, axis: int | None, stats: Stats,
                   mask: NDArray[np.bool_] | None) -> tuple[list[SliceRow], int]:
-    """(the planes of a case that are used, with label and distance to the lesion in planes; how many were left out as background).
+    """(the planes of a case that are used, with label and planes to the lesion; how many were left out as background).
 
-    A plane image: one plane with the row's label. A volume: what ``slices.csv`` lists, when it is about this axis (the third of a
-    NIfTI file, the frames of others); else every plane that is not background, ``diseased`` where the mask marks a voxel and
+    A plane image: one plane with the row's label. A volume: what ``slices.csv`` lists, when it is about this axis (the third of
+    a NIfTI file, the frames of others); else every plane that is not background, ``diseased`` where the mask marks a voxel and
     ``healthy`` where it marks none; without a mask ``healthy`` in a healthy volume and ``unknown`` otherwise.
 
     Raises:
@@ -158,14 +161,13 @@ def image_default_axis(image: Image) -> int:
 
 def _agree(listed: Sequence[SliceRow], row: Row, count: int, marked: list[bool] | None) -> None:
     for plane in listed:
+        said = f"slices.csv line {plane.line} calls slice {plane.index} {plane.label}"
         if plane.index >= count:
-            raise UsageError(f"slices.csv line {plane.line} lists slice {plane.index}, but there are {count}", hint="slices count from 0")
+            raise UsageError(f"{said}, but there are {count} slices", hint="slices count from 0")
         if row.label == HEALTHY and plane.label == DISEASED:
-            raise UsageError(f"slices.csv line {plane.line} calls slice {plane.index} diseased, the table calls the volume healthy",
-                             hint="decide for one")
+            raise UsageError(f"{said}, but the table calls the volume healthy", hint="decide for one")
         if marked is not None and plane.label == HEALTHY and marked[plane.index]:
-            raise UsageError(f"slices.csv line {plane.line} calls slice {plane.index} healthy, but its mask marks voxels",
-                             hint="correct one of them")
+            raise UsageError(f"{said}, but its mask marks voxels", hint="correct one of them")
 
 
 def _companion(image: Image, array: NDArray[Any]) -> Image:

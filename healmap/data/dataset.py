@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .cache import Plane, Progress, Store, open_store
 from .case import mask_plane, plane_axis, plane_of, read_case, read_mask
 from .domains import codes, domains_of
 from .faults import Fault, refuse, table_faults
-from .preprocess import Preprocessing, Stats, apply_limits, as_channels_first
+from .preprocess import SETTINGS, Preprocessing, Stats, apply_limits, as_channels_first
 from .table import Row, Table, read_table
 
 
@@ -79,7 +80,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.entries)
 
-    @property
+    @cached_property
     def items(self) -> tuple[Item, ...]:
         return tuple(e.item for e in self.entries)
 
@@ -88,13 +89,13 @@ class Dataset:
         """Hash of each item's native pixels; "" where they are constant, which identifies nothing."""
         return tuple(e.plane.pixels for e in self.entries)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of contents, labels, patients and splits: equal for equal data wherever they lie."""
         digest = hashlib.sha256(self.store.key.encode())
         for e in self.entries:
             i = e.item
-            parts = [i.key, i.label, i.patient_id, i.split, e.plane.pixels, *(i.row[c] for c in self.config.attributes), i.row["class"]]
+            parts = [i.key, i.label, i.patient_id, i.split, e.plane.pixels, *(i.row[c] for c in (*self.config.attributes, "class"))]
             digest.update(json.dumps(parts).encode())
         return digest.hexdigest()
 
@@ -143,11 +144,12 @@ class Dataset:
         image, mask = self._recent["image"], self._recent["mask"]
         axis, place = plane_axis(image, self.config.axis), entry.item.slice or 0
         plane, _ = plane_of(image, place, axis)
+        seen: NDArray[np.bool_] | None = None
         if mask is not None:
-            native_mask = mask_plane(mask, image, place, axis)
-        else:
-            native_mask = np.zeros(plane.shape[:2], np.bool_) if entry.item.label == HEALTHY else None
-        return Native(plane, native_mask, self.stats(index), image)
+            seen = mask_plane(mask, image, place, axis)
+        elif entry.item.label == HEALTHY:
+            seen = np.zeros(plane.shape[:2], np.bool_)
+        return Native(plane, seen, self.stats(index), image)
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Dataset:
         """These items, in this order."""
@@ -196,8 +198,9 @@ def _choose(table: Table, split: str | None, config: DataConfig, where: str) -> 
     notes = []
     if config.select:
         column, sign, value = config.select.partition("=")
-        if not sign or column not in (*table.columns,):
-            raise UsageError(f"select '{config.select}' names no column", where=where, hint=f"write column=value; columns: {', '.join(table.columns)}")
+        if not sign or column not in table.columns:
+            hint = f"write column=value; columns: {', '.join(table.columns)}"
+            raise UsageError(f"select '{config.select}' names no column", where=where, hint=hint)
         before, table = len(table), table.select(**{column: value})
         notes.append(f"{before - len(table)} of {before} rows left out by select {config.select}")
     if split is not None:
@@ -216,12 +219,11 @@ def _choose(table: Table, split: str | None, config: DataConfig, where: str) -> 
 
 def _as_trained(config: DataConfig, preprocessing: Preprocessing) -> DataConfig:
     """The settings asked for, with what the network sees taken from the run."""
-    from .preprocess import SETTINGS
-
     return replace(config, **{name: getattr(preprocessing.config, name) for name in SETTINGS})
 
 
-def _entries(table: Table, config: DataConfig, preprocessing: Preprocessing, store: Store) -> tuple[tuple[_Entry, ...], list[str]]:
+def _entries(table: Table, config: DataConfig, preprocessing: Preprocessing,
+             store: Store) -> tuple[tuple[_Entry, ...], list[str]]:
     entries, near, unsaid, background = [], 0, 0, 0
     for number, (row, case) in enumerate(zip(table.rows, store.cases, strict=True)):
         limits = preprocessing.limits(case.stats)

@@ -26,8 +26,8 @@ class Labelled(Protocol):
 def domains_of(table: Table, config: DataConfig) -> Domains:
     """The domains that ``config.domain_column`` asks for.
 
-    ``label``: healthy, diseased. ``class``: the classes of diseased rows, by name, after the healthy one. ``attributes``: the named
-    columns, several at once.
+    ``label``: healthy, diseased. ``class``, or any other column: the classes of diseased rows, by name, after the healthy one.
+    ``attributes``: the named columns, several at once.
 
     Raises:
         UsageError: the column is not there, or a diseased row has no class.
@@ -42,7 +42,8 @@ def domains_of(table: Table, config: DataConfig) -> Domains:
             raise UsageError(text, where=where, hint=f"set data.attributes; columns: {', '.join(table.columns)}")
         return Domains(config.attributes, exclusive=False)
     if config.domain_column not in table.columns:
-        raise UsageError(f"no column '{config.domain_column}'", where=where, hint="domain_column: label, attributes, or a column of the table")
+        hint = "domain_column is label, attributes, or a column of the table"
+        raise UsageError(f"no column '{config.domain_column}'", where=where, hint=hint)
     column = config.domain_column
     healthy = sorted({r[column] for r in table if r.label == HEALTHY and r[column]})
     others = {r[column] for r in table if r.label == DISEASED}
@@ -61,7 +62,8 @@ def codes(items: Sequence[Labelled], config: DataConfig, domains: Domains) -> ND
         UsageError: a class that the domains lack, or a cell that is neither yes nor no.
     """
     if not domains.exclusive:
-        return np.array([[_yes_no(i.row, a) for a in domains.names] for i in items], np.float32).reshape(len(items), len(domains.names))
+        cells = [[_yes_no(i.row, a) for a in domains.names] for i in items]
+        return np.array(cells, np.float32).reshape(len(items), len(domains.names))
     number = {name: k for k, name in enumerate(domains.names)}
     out = np.full(len(items), -1, np.int64)
     for n, item in enumerate(items):
@@ -70,7 +72,8 @@ def codes(items: Sequence[Labelled], config: DataConfig, domains: Domains) -> ND
         elif item.label == DISEASED:
             name = DISEASED if config.domain_column == "label" else item.row[config.domain_column]
             if name not in number:
-                raise UsageError(f"class '{name}' was not trained", where=item.row.path, hint=f"known: {', '.join(domains.names)}")
+                known = ", ".join(domains.names)
+                raise UsageError(f"class '{name}' was not trained", where=item.row.path, hint=f"known: {known}")
             out[n] = number[name]
     return out
 

@@ -96,7 +96,8 @@ def patient_faults(table: Table) -> list[Fault]:
     for patient, of in splits.items():
         if len(of) > 1:
             rows = ", ".join(f"{s} (line {r.line})" if r.line else f"{s} ({r.path})" for s, r in of.items())
-            faults.append(Fault("leak", f"{table.name} patient {patient}", f"in several splits: {rows}: keep a patient in one split"))
+            text = f"in several splits: {rows}: keep a patient in one split"
+            faults.append(Fault("leak", f"{table.name} patient {patient}", text))
     return faults
 
 
@@ -114,7 +115,8 @@ def _slice_faults(table: Table) -> list[Fault]:
             seen.add(plane.index)
             row = patients.get(owner)
             if plane.split and row is not None and row.split and plane.split != row.split:
-                faults.append(Fault("split", where, f"split '{plane.split}' here, '{row.split}' in {table.name}: make them agree"))
+                text = f"split '{plane.split}' here, '{row.split}' in {table.name}: make them agree"
+                faults.append(Fault("split", where, text))
     return faults
 
 

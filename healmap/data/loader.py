@@ -1,7 +1,7 @@
 """Batches for a method, by what it needs.
 
-Batch k is a function of (seed, k) and the dataset alone: no state is carried, so that a run resumed at step k sees the very images
-that it would have seen, however many batches threads had prepared ahead, and however many processes share the work.
+Batch k is a function of (seed, k) and the dataset alone: no state is carried, so that a run resumed at step k sees the very
+images that it would have seen, however many batches threads had prepared ahead, and however many processes share the work.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Loader:
     Args:
         dataset: the training split.
         needs: what the method may see. HEALTHY: healthy images. LABELLED: images with known labels, shuffled together.
-            DISEASED_AND_HEALTHY: set A diseased, set B healthy. MIXED_AND_HEALTHY: set A the unknown images, set B the healthy ones;
-            without unknown images the labels are hidden: ``healthy_share`` of the patients who have healthy images give these to
-            set B, the others' healthy images and all diseased ones form set A.
+            DISEASED_AND_HEALTHY: set A diseased, set B healthy. MIXED_AND_HEALTHY: set A the unknown images, set B the healthy
+            ones; without unknown images the labels are hidden: ``healthy_share`` of the patients who have healthy images give
+            these to set B, the others' healthy images and all diseased ones form set A.
         batch_size: of the whole batch, over all processes; must be divisible by ``world``.
         seed: of order, flips and share.
         flip: mirror each image left to right with probability 1/2.
@@ -49,7 +49,8 @@ class Loader:
     def __init__(self, dataset: Dataset, needs: Needs, *, batch_size: int, seed: int, flip: bool = False,
                  healthy_share: float = 0.5, rank: int = 0, world: int = 1, workers: int = 1) -> None:
         if batch_size < 1 or batch_size % world:
-            raise UsageError(f"batch size {batch_size} cannot be divided among {world} processes", hint=f"use a multiple of {world}")
+            text = f"batch size {batch_size} cannot be divided among {world} processes"
+            raise UsageError(text, hint=f"use a multiple of {world}")
         self.dataset, self.needs, self.batch_size, self.seed, self.flip = dataset, needs, batch_size, seed, flip
         self.rank, self.world, self.workers = rank, world, workers
         self.a, self.b, self._text = _pools(dataset, needs, seed, healthy_share)
@@ -159,7 +160,8 @@ def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> t
     if needs is Needs.DISEASED_AND_HEALTHY:
         want(DISEASED)
         want(HEALTHY)
-        return diseased, healthy, f"set A: {len(diseased)} diseased, set B: {len(healthy)} healthy{_unused(unknown=len(unknown))}"
+        text = f"set A: {len(diseased)} diseased, set B: {len(healthy)} healthy{_unused(unknown=len(unknown))}"
+        return diseased, healthy, text
     if needs is Needs.LABELLED:
         return _labelled(dataset)
     want(HEALTHY)
@@ -172,8 +174,8 @@ def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> t
     known = {patients[i] for i in np.random.default_rng([seed, _SHARE]).permutation(len(patients))[:count]}
     in_b = np.array([items[i].patient_id in known for i in healthy])
     a = np.sort(np.concatenate([diseased, healthy[~in_b]]))
-    text = (f"no unknown images: labels hidden. Set B: the {in_b.sum()} healthy images of {count} of the {len(patients)} patients with "
-            f"healthy images (share {healthy_share:g}, seed {seed}); set A: {len(a)} images, {len(diseased)} of them diseased")
+    text = (f"no unknown images: labels hidden. Set B: the {in_b.sum()} healthy images of {count} of the {len(patients)} patients "
+            f"with healthy images (share {healthy_share:g}, seed {seed}); set A: {len(a)} images, {len(diseased)} of them diseased")
     return a, healthy[in_b], text
 
 
@@ -181,15 +183,15 @@ def _labelled(dataset: Dataset) -> tuple[Indices, Indices, str]:
     labels, domains = dataset.labels(), dataset.spec.domains
     if not domains.exclusive:
         known = np.arange(len(dataset))
-        have = [n for n, some in zip(domains.names, labels.any(0), strict=True) if some]
+        have = [name for k, name in enumerate(domains.names) if labels[:, k].any()]
         combinations = len(np.unique(labels, axis=0))
     else:
         known = np.flatnonzero(labels >= 0)
         have = [domains.names[k] for k in np.unique(labels[known])]
         combinations = len(have)
     if combinations < 2:
-        raise UsageError(f"images of one domain only, but the method learns from {Needs.LABELLED.value}", where=_counted(dataset),
-                         hint=f"it needs at least two of {', '.join(domains.names)}")
+        text = f"images of one domain only, but the method learns from {Needs.LABELLED.value}"
+        raise UsageError(text, where=_counted(dataset), hint=f"it needs at least two of {', '.join(domains.names)}")
     text = f"{len(known)} labelled images of {', '.join(have)}{_unused(unknown=len(dataset) - len(known))}"
     return known, np.zeros(0, np.int64), text
 

@@ -31,7 +31,8 @@ from ..config import from_plain, to_plain
 from ..errors import ConfigError, UnreadableError
 from ..experiment import DataConfig
 
-FOREGROUND_SHARE = 0.1     # of the way from air to the 99.5th percentile; ours: above the noise of dark scans, below grey matter
+# Of the way from air to the 99.5th percentile. Ours: above the noise of dark scans, below white matter.
+FOREGROUND_SHARE = 0.1
 _TYPE_RANGE = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 # The settings that decide what the network sees; a run is tied to these, not to its batch size.
 SETTINGS = ("size", "channels", "fit", "normalisation", "window", "percentiles", "median_scale", "zscore_range", "axis")
@@ -82,8 +83,8 @@ class Preprocessing:
     # ---- intensity -----------------------------------------------------------------------------------------------------
 
     def to_channels(self, plane: NDArray[Any], *, volume: bool = False) -> NDArray[Any]:
-        """A plane (H, W) stays; colour (H, W, 3) becomes grey by luma (ITU-R 601) when one channel is wanted; a volume has one axis
-        more. Kinds: uint8, uint16, all others become float32."""
+        """A plane (H, W) stays; colour (H, W, 3) becomes grey by luma (ITU-R 601) when one channel is wanted; a volume has one
+        axis more. Kinds: uint8, uint16, all others become float32."""
         if plane.ndim == 3 + volume and self.config.channels == 1:
             grey = plane.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
             return np.rint(grey).astype(plane.dtype) if plane.dtype.kind in "ub" else grey
@@ -131,7 +132,8 @@ class Preprocessing:
         low, high = -1.0, 1.0
         match cfg.normalisation:
             case "window":
-                low, high = cfg.window or stats["window"] or _TYPE_RANGE.get(kind) or self.fitted.get("window") or _unfitted("window")
+                own = cfg.window or stats["window"] or _TYPE_RANGE.get(kind)
+                low, high = own or self.fitted.get("window") or _unfitted("window")
             case "percentile":
                 low, high = stats["p_low"], stats["p_high"]
             case "foreground-median":
@@ -141,7 +143,7 @@ class Preprocessing:
                 low, high = mean - cfg.zscore_range * std, mean + cfg.zscore_range * std
             case "none":
                 low, high = _TYPE_RANGE.get(kind, (-1.0, 1.0))
-        if not high - low > 1e-30:                     # a constant case: everything at the bottom of the range, nothing infinite
+        if not high - low > 1e-30:                     # a constant case: all at the bottom of the range, nothing infinite
             high = low + max(stats["max"] - low, 1.0)
         return (low + high) / 2, (high - low) / 2
 
@@ -169,8 +171,8 @@ class Preprocessing:
                 padding: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         """Raw plane (H, W[, 3]) -> (S, S[, 3]) in its own kind: uint8, uint16, else float32.
 
-        What lies outside the plane, padding, and values that are not finite become ``stats["low"]`` (of the plane if not given).
-        Downsizing is antialiased (triangle filter); values are never overshot.
+        What lies outside the plane, padding, and values that are not finite become ``stats["low"]`` (the plane's own without
+        ``stats``). Downsizing is antialiased (triangle filter); values are never overshot.
         """
         plane = self.to_channels(plane)
         low = float(stats["low"]) if stats else _low(plane)
@@ -182,8 +184,8 @@ class Preprocessing:
         return self._to_grid(plane, low)
 
     def prepare_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(H, W) -> (S, S): True where the lesion covers at least half of the working pixel. A lesion smaller than that keeps the
-        pixels that it covers most."""
+        """(H, W) -> (S, S): True where the lesion covers at least half of the working pixel. A lesion smaller than that keeps
+        the pixels that it covers most."""
         cover = self._to_grid(mask.astype(np.float32), 0.0)
         peak = float(cover.max())
         return cover >= (0.5 if peak >= 0.5 or peak == 0 else 0.9 * peak)
@@ -194,7 +196,8 @@ class Preprocessing:
             plane = cut(plane, square, fill)
         return resize(plane, (self.config.size, self.config.size))
 
-    def restore(self, array: NDArray[Any], native_shape: tuple[int, ...], outside: float | NDArray[Any] = 0.0) -> NDArray[np.float32]:
+    def restore(self, array: NDArray[Any], native_shape: tuple[int, ...],
+                outside: float | NDArray[Any] = 0.0) -> NDArray[np.float32]:
         """A map (H', W') or picture (C, H', W') on the working grid -> float32 (H, W) or (H, W, C) at the plane's own size.
 
         outside: what stands where a crop cut the plane off: a number, or the native plane itself.
@@ -242,7 +245,8 @@ def cut(plane: NDArray[Any], square: Square, fill: float) -> NDArray[Any]:
 
 
 def resize(plane: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    """(H, W[, C]) -> (*shape[, C]), same kind (uint8, uint16, float32). Triangle filter, widened when shrinking; half-pixel centres."""
+    """(H, W[, C]) -> (*shape[, C]), same kind (uint8, uint16, float32). Triangle filter, widened when shrinking; pixel centres
+    at half."""
     if plane.shape[:2] == shape:
         return np.ascontiguousarray(plane)
     size = (shape[1], shape[0])
@@ -298,4 +302,4 @@ def _percentiles(values: NDArray[Any], wanted: list[float]) -> list[float]:
 
 
 def _unfitted(name: str) -> Any:
-    raise ConfigError(f"normalisation '{name}' was not fitted", hint="fit it on training data: Preprocessing.fit(config, stats)")
+    raise ConfigError(f"normalisation '{name}' was not fitted", hint="fit it on training data with Preprocessing.fit")

@@ -215,8 +215,8 @@ def _read_folder(folder: Path) -> Table:
     names = [PurePosixPath(f.relative_to(folder).as_posix()) for f in files]
     masks = {str(n.relative_to("masks").with_suffix("")): str(n) for n in names if n.parts[0] == "masks" and len(n.parts) > 1}
     by_stem: dict[str, list[str]] = {}
-    for name, mask in masks.items():
-        by_stem.setdefault(PurePosixPath(name).name, []).append(mask)
+    for tree, mask in masks.items():
+        by_stem.setdefault(PurePosixPath(tree).name, []).append(mask)
     rows = []
     for name in names:
         if name.parts[0] == "masks" and len(name.parts) > 1:
@@ -265,5 +265,6 @@ def _relative(old: Path, new: Path, text: str) -> str:
 def rows_from(records: Iterable[Mapping[str, str]]) -> tuple[Row, ...]:
     """Rows from dictionaries, as a user's own code has them; unknown keys become further columns."""
     return tuple(
-        Row(**{c: str(r.get(c, "")) for c in COLUMNS if c in r}, extra={c: str(v) for c, v in r.items() if c not in COLUMNS})
+        replace(Row(str(r["path"])), **{c: str(r[c]) for c in COLUMNS if c in r},
+                extra={c: str(v) for c, v in r.items() if c not in COLUMNS})
         for r in records)
