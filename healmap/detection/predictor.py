@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +61,9 @@ class Predictor:
             raise CheckpointError("the card does not say how images are prepared", where=str(path.with_suffix(".json")))
         digest = sha256_file(path)
         thresholds = load_thresholds(run, weights, digest) or Thresholds(weights=weights, weights_sha256=digest)
-        return cls(
-            method, Preprocessing.from_plain(card["preprocessing"]), thresholds, _detection(run), chosen, digest, batch_size
-        )
+        detection = from_plain(DetectionConfig, card.get("detection", {}), where=str(path.with_suffix(".json")))
+        preprocessing = Preprocessing.from_plain(card["preprocessing"])
+        return cls(method, preprocessing, thresholds, detection, chosen, digest, batch_size)
 
     # ---- one image -----------------------------------------------------------------------------------------------------
 
@@ -184,15 +183,3 @@ def as_image(array: NDArray[Any]) -> Image:
 
 def _name(image: Image) -> str:
     return str(image.sources[0]) if image.sources else "image"
-
-
-def _detection(run: Path) -> DetectionConfig:
-    path = run / "experiment.json"
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        return DetectionConfig()  # weights may travel without their run's settings
-    except (ValueError, RecursionError):
-        raise CheckpointError("the run's experiment.json is damaged", where=str(path)) from None
-    group = plain.get("detection", {}) if isinstance(plain, dict) else {}
-    return from_plain(DetectionConfig, group, where=str(path))
