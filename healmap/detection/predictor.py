@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..config import from_plain
+from ..config import from_plain, to_plain
 from ..data.case import is_background, plane_axis, plane_of, read_case, stats_of
 from ..data.preprocess import Preprocessing
 from ..errors import CheckpointError, DataError, UsageError
-from ..experiment import DetectionConfig
+from ..experiment import DataConfig, DetectionConfig
 from ..io.hashing import sha256_file
 from ..io.image import Image, n_slices, put_plane
 from ..methods import weights as weights_files
@@ -42,6 +42,12 @@ class Predictor:
     device: torch.device
     weights_sha256: str = ""
     batch_size: int = 16
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def data(self) -> DataConfig:
+        """The data settings of the run, as far as the card tells them."""
+        return from_plain(DataConfig, self.card.get("data") or to_plain(self.preprocessing.config), where="card: data")
 
     @classmethod
     def load(cls, run: Path | str, weights: str = "best", device: str = "auto", *, batch_size: int = 16) -> Predictor:
@@ -63,7 +69,7 @@ class Predictor:
         thresholds = load_thresholds(run, weights, digest) or Thresholds(weights=weights, weights_sha256=digest)
         detection = from_plain(DetectionConfig, card.get("detection", {}), where=str(path.with_suffix(".json")))
         preprocessing = Preprocessing.from_plain(card["preprocessing"])
-        return cls(method, preprocessing, thresholds, detection, chosen, digest, batch_size)
+        return cls(method, preprocessing, thresholds, detection, chosen, digest, batch_size, card)
 
     # ---- one image -----------------------------------------------------------------------------------------------------
 

@@ -47,12 +47,15 @@ class Froc:
             "lesions": np.zeros(1), "images": np.zeros(1)})
         row["lesions"] += count
         row["images"] += 1
-        top = float(values.max()) if values.size else 0.0
+        pixels, found, false = 0, 0, 0
         for k, threshold in enumerate(self.thresholds):
-            if threshold <= top:
-                found, false = hits(values >= threshold, lesions, self.min_area)
-                row["found"][k] += found
-                row["false"][k] += false
+            mask = values >= threshold
+            above = int(np.count_nonzero(mask))
+            if above > pixels:                      # else the same mask as at the threshold before
+                found, false = hits(mask, lesions, self.min_area)
+                pixels = above
+            row["found"][k] += found
+            row["false"][k] += false
 
     def sums(self, weights: NDArray[np.number] | None = None) -> dict[str, NDArray[np.float64]]:
         """Sums over groups, weighted by ``weights`` (B, P) (all ones if None): found, false (B, T); lesions, images (B, 1)."""

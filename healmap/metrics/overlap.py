@@ -73,9 +73,11 @@ def label_components(mask: ArrayLike, min_area: int = 0) -> tuple[NDArray[np.int
     labels, count = ndimage.label(m, structure=np.ones((3,) * m.ndim, dtype=bool))
     if not count:
         return labels, []
-    place = np.nonzero(labels)
-    which = labels[place]
+    flat = labels.ravel()
+    inside = np.flatnonzero(flat)
+    which = flat[inside]
     areas = np.bincount(which, minlength=count + 1)
+    place = np.unravel_index(inside, m.shape)
     centres = [np.bincount(which, axis, minlength=count + 1) / np.maximum(areas, 1) for axis in place]
     kept = np.flatnonzero(areas > min_area)
     kept = kept[kept > 0]

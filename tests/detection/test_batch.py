@@ -99,7 +99,7 @@ def test_options_leave_out_overlays_and_write_npy(predictor: Predictor, tmp_path
     assert not (tmp_path / "out" / "overlays").exists()
 
 
-def test_one_impossible_answer_does_not_stop_the_others(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_impossible_answer_stops_no_other(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(6):
         Pil.fromarray(plane(k)).save(tmp_path / f"{k}.png")
     heal = type(predictor.method).heal
