@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..losses.precision import at_least_float32
 from ..types import Batch, Needs, Prediction, Spec
 
 
@@ -21,7 +22,7 @@ class Losses(dict[str, Tensor]):
 
     @property
     def total(self) -> Tensor:
-        return torch.stack([t.float() for t in self.values()]).sum()
+        return torch.stack([at_least_float32(t) for t in self.values()]).sum()
 
 
 class Optimisers:

@@ -19,6 +19,7 @@ from ..losses import domains
 from ..networks.stargan import Critic, Generator, check_sizes
 from ..types import Batch, Domains, Needs, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase
+from .checks import require_positive, require_share
 from .optim import adam
 from .schedules import Decay, lr_decay
 
@@ -46,17 +47,6 @@ class ConditionalConfig:
     def __post_init__(self) -> None:
         require_positive(self, "steps", "width", "critic_width", "critic_layers", "n_critic", "lr")
         require_share(self, "decay_share")
-
-
-def require_positive(config: object, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"{name} must be positive, not {getattr(config, name)}", hint="the method's page has usual values")
-
-
-def require_share(config: object, name: str) -> None:
-    if not 0 <= getattr(config, name) <= 1:
-        raise ConfigError(f"{name} must lie between 0 and 1, not {getattr(config, name)}", hint="it is a share of the steps")
 
 
 class ConditionalGAN(HealingMethod):

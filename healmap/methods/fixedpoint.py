@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..losses.adversarial import gradient_penalty
+from ..losses.adversarial import average, gradient_penalty
 from ..losses.pixels import l1
 from ..types import Spec
 from .base import Losses
@@ -50,11 +50,11 @@ class FixedPointGAN(ConditionalGAN):
     config: FixedPointGAN.Config
 
     def translate(self, x: Tensor, c: Tensor) -> Tensor:                                         # appendix: tanh(G(x, c) + x)
-        y = self.G(x, c)
-        return torch.tanh(y + x if self.config.delta else y).to(x.dtype)
+        y = self.G(x, c).to(x.dtype)
+        return torch.tanh(y + x if self.config.delta else y)
 
     def fakes(self, x: Tensor, c_x: Tensor, c_y: Tensor) -> Tensor:
-        """T(x, c_y) and, with fixed-point translation, T(x, c_x) behind it: instance norm keeps images apart, one pass does both."""
+        """T(x, c_y), then T(x, c_x) with fixed-point translation, in one pass: instance norm keeps images apart."""
         if not self.config.fixed_point:
             return self.translate(x, c_y)
         return self.translate(torch.cat([x, x]), torch.cat([c_y, c_x]))
@@ -65,8 +65,8 @@ class FixedPointGAN(ConditionalGAN):
         seen = cross if cfg.critic_fakes == "released" else fakes
         source, domain = self.D(torch.cat([x, seen]))
         return Losses(
-            real=-source[:n].mean(),                                                                         # (8)
-            fake=source[n:].mean() * (len(seen) / n),                                                        # (8), targets add
+            real=-average(source[:n]),                                                                       # (8)
+            fake=average(source[n:]) * (len(seen) / n),                                                      # (8), targets add
             domain=cfg.lambda_domain * self.domain_loss(domain[:n], c_x),                                    # (2)
             gp=cfg.lambda_gp * gradient_penalty(self.D.source, x, cross, alpha),                             # (8)
         )
@@ -78,7 +78,7 @@ class FixedPointGAN(ConditionalGAN):
         times = len(fakes) / n                                               # the equations add targets, a mean averages them
         source, domain = self.D(fakes)
         losses = Losses(
-            adv=-times * source.mean(),                                                                      # (8)
+            adv=-times * average(source),                                                                    # (8)
             domain=cfg.lambda_domain * times * self.domain_loss(domain, targets),                            # (3)
             cyc=cfg.lambda_cyc * times * l1(self.translate(fakes, origins), originals),                      # (4)
         )

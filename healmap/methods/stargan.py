@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..losses.adversarial import gradient_penalty
+from ..losses.adversarial import average, gradient_penalty
 from ..losses.pixels import l1
 from ..types import Spec
 from .base import Losses
@@ -39,7 +39,7 @@ class StarGAN(ConditionalGAN):
     config: StarGAN.Config
 
     def translate(self, x: Tensor, c: Tensor) -> Tensor:
-        return torch.tanh(self.G(x, c)).to(x.dtype)
+        return torch.tanh(self.G(x, c).to(x.dtype))
 
     def fakes(self, x: Tensor, c_x: Tensor, c_y: Tensor) -> Tensor:
         return self.translate(x, c_y)
@@ -48,8 +48,8 @@ class StarGAN(ConditionalGAN):
         cfg, n = self.config, len(x)
         source, domain = self.D(torch.cat([x, fakes]))
         return Losses(
-            real=-source[:n].mean(),                                                                          # (8)
-            fake=source[n:].mean(),                                                                           # (8)
+            real=-average(source[:n]),                                                                        # (8)
+            fake=average(source[n:]),                                                                         # (8)
             domain=cfg.lambda_cls * self.domain_loss(domain[:n], c_x),                                        # (2)
             gp=cfg.lambda_gp * gradient_penalty(self.D.source, x, fakes, alpha),                              # (8)
         )
@@ -58,7 +58,7 @@ class StarGAN(ConditionalGAN):
         cfg = self.config
         source, domain = self.D(fakes)
         return Losses(
-            adv=-source.mean(),                                                                               # (8)
+            adv=-average(source),                                                                             # (8)
             domain=cfg.lambda_cls * self.domain_loss(domain, c_y),                                            # (3)
             rec=cfg.lambda_rec * l1(x, self.translate(fakes, c_x)),                                           # (4)
         )

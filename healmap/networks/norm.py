@@ -32,7 +32,8 @@ class _PerImage(torch.autograd.Function):
         mean, invstd = torch.empty(2, *x.shape[:2], dtype=weight.dtype, device=x.device)
         for i in range(len(x)):
             one = slice(i, i + 1)
-            _batch_norm.out(x[one], weight, bias, None, None, True, 0.0, eps, out=y[one], save_mean=mean[i], save_invstd=invstd[i])
+            kept = {"save_mean": mean[i], "save_invstd": invstd[i]}
+            _batch_norm.out(x[one], weight, bias, None, None, True, 0.0, eps, out=y[one], **kept)
             if relu:
                 y[i].relu_()
         ctx.save_for_backward(x, y if relu else None, weight, mean, invstd)

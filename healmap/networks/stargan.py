@@ -153,22 +153,27 @@ class _LeakySlope(torch.autograd.Function):
         return _LeakySlope.apply(grad, ctx.saved_tensors[0]), None
 
 
-def check_sizes(height: int, width: int, layers: int) -> None:
-    """Raises ConfigError unless generator (multiples of 4) and critic (multiples of 2**layers) can take the size."""
+def check_sizes(height: int, width: int, layers: int, *, whole: bool = True) -> None:
+    """Raises ConfigError unless generator (multiples of 4) and critic can take the size.
+
+    whole: the critic has a class head, whose kernel height / 2**layers must be a whole number.
+    """
     for name, side in (("height", height), ("width", width)):
         if side % 4 or side < 8:
             raise ConfigError(
                 f"image {name} {side} does not fit the generator, which halves it twice",
                 hint=f"use a multiple of 4, for example {max(8, round(side / 4) * 4)}",
             )
-        if layers < 1 or side % (1 << layers):
+        if layers < 1:
+            raise ConfigError(f"critic_layers must be at least 1, not {layers}", hint="published: 6")
+        if side < 1 << layers or (whole and side % (1 << layers)):
             fits = [n for n in range(1, layers) if side % (1 << n) == 0]
-            step = 1 << max(layers, 1)
+            step = 1 << layers
             near = max(step, round(side / step) * step)
-            deeper = f", or critic_layers={fits[-1]} at most for this size" if fits else ""
+            fewer = f", or critic_layers={fits[-1]} for this size" if fits else ""
             raise ConfigError(
                 f"image {name} is {side}, but the critic halves it {layers} times",
-                hint=f"use {near} pixels or another multiple of {step}{deeper}",
+                hint=f"use {near} pixels or another multiple of {step}{fewer}",
             )
 
 
