@@ -2,7 +2,8 @@
 
 A store is a folder ``<cache>/<key>`` with one ``.npy`` per kind (uint8, uint16, float32), ``masks.npy`` and ``index.json``.
 The key is a hash of file contents, labels and geometry settings, so the same data elsewhere hit the same store, and intensity
-settings do not matter. It is built in a temporary folder and renamed: two runs may build the same one, the later discards its copy.
+settings do not matter. It is built in a temporary folder and renamed: two runs may build the same one, the later discards its
+copy.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from .faults import Fault, refuse
 from .preprocess import FOREGROUND_SHARE, Preprocessing, Stats
 from .table import Row, Table
 
-FORMAT = 1                                             # raise when what a store holds changes
+FORMAT = 1  # raise when what a store holds changes
 GEOMETRY = ("size", "channels", "fit", "percentiles", "axis")
-STALE_SECONDS = 24 * 3600                              # a temporary folder this old belongs to no living run
+STALE_SECONDS = 24 * 3600  # a temporary folder this old belongs to no living run
 Progress = Callable[[int, int], None]
 A = TypeVar("A")
 B = TypeVar("B")
@@ -95,8 +96,9 @@ def cache_folder(given: Path | str | None = None) -> Path:
     return Path(given or os.environ.get("HEALMAP_CACHE") or Path.home() / ".cache" / "healmap")
 
 
-def open_store(table: Table, preprocessing: Preprocessing, cache: Path | str | None = None,
-               on_progress: Progress | None = None) -> Store:
+def open_store(
+    table: Table, preprocessing: Preprocessing, cache: Path | str | None = None, on_progress: Progress | None = None
+) -> Store:
     """The store of these rows; built if it is not there, rebuilt if it is damaged.
 
     Raises:
@@ -153,11 +155,27 @@ def decode(table: Table, row: Row, preprocessing: Preprocessing) -> Decoded:
             raise UsageError(f"labelled healthy, but {int(seen.sum())} pixels are marked as lesion", hint="correct one of them")
         if seen is not None and slice_row.label == DISEASED and not seen.any():
             warnings.append(Fault("mask", at, "labelled diseased, but its mask marks nothing", True))
-        pixels = pixel_hash(native) if native.size and (native != native.flat[0]).any() else ""
-        planes.append((slice_row.index if image.is_volume else None, slice_row.label, slice_row.to_tumour,
-                       preprocessing.prepare(native, stats, padding),
-                       preprocessing.prepare_mask(seen) if seen is not None else None, pixels))
+        pixels = identity(native)
+        planes.append(
+            (
+                slice_row.index if image.is_volume else None,
+                slice_row.label,
+                slice_row.to_tumour,
+                preprocessing.prepare(native, stats, padding),
+                preprocessing.prepare_mask(seen) if seen is not None else None,
+                pixels,
+            )
+        )
     return Decoded(stats, planes, left_out, pseudonym(image.patient_id), warnings, _size(image))
+
+
+def identity(plane: NDArray[Any]) -> str:
+    """Hash of a plane's values whatever stores them, whole numbers kept as floats included; "" for constant planes."""
+    if not plane.size or (plane == plane.flat[0]).all():
+        return ""
+    if plane.dtype.kind == "f" and (np.abs(plane) < 2**24).all() and (plane == np.rint(plane)).all():
+        plane = plane.astype(np.int32)
+    return pixel_hash(plane)
 
 
 def pseudonym(patient_id: str | None) -> str:
@@ -217,7 +235,7 @@ class _Growing:
     """An ``.npy`` file written plane by plane; the first axis is set at the end. numpy leaves room for that in the header."""
 
     def __init__(self, path: Path, dtype: str, shape: tuple[int, ...]) -> None:
-        self.file = open(path, "wb")                   # noqa: SIM115 - closed by close()
+        self.file = open(path, "wb")  # noqa: SIM115 - closed by close()
         self.dtype, self.shape, self.count = np.dtype(dtype), shape, 0
         self.header()
 
@@ -263,7 +281,7 @@ def _build(folder: Path, table: Table, preprocessing: Preprocessing, on_progress
         for done, result in enumerate(in_threads(attempt, table.rows), 1):
             if isinstance(result, Fault):
                 faults.append(result)
-            elif not [f for f in faults if not f.warning]:       # after a fault only further faults are of interest
+            elif not [f for f in faults if not f.warning]:  # after a fault only further faults are of interest
                 faults += result.warnings
                 planes = []
                 for index, label, near, plane, mask, pixels in result.planes:
@@ -278,8 +296,8 @@ def _build(folder: Path, table: Table, preprocessing: Preprocessing, on_progress
     refuse(faults, table.name or str(table.root))
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     warnings = [[f.kind, f.where, f.text] for f in faults]
-    index = json.dumps({"format": FORMAT, "sizes": sizes, "cases": cases, "warnings": warnings}).encode()
-    for name, data in (("index.json", index), ("index.sha256", hashlib.sha256(index).hexdigest().encode())):
+    text = json.dumps({"format": FORMAT, "sizes": sizes, "cases": cases, "warnings": warnings}).encode()
+    for name, data in (("index.json", text), ("index.sha256", hashlib.sha256(text).hexdigest().encode())):
         with open(folder / name, "wb") as out:
             out.write(data)
             out.flush()
@@ -322,7 +340,8 @@ def _load(folder: Path, key: str) -> Store | None:
     except (OSError, ValueError, KeyError):
         return None
     cases = tuple(
-        StoredCase(c["stats"], tuple(Plane(*p) for p in c["planes"]), c["left_out"], c["patient"]) for c in plain["cases"])
+        StoredCase(c["stats"], tuple(Plane(*p) for p in c["planes"]), c["left_out"], c["patient"]) for c in plain["cases"]
+    )
     return Store(key, arrays, arrays.pop("masks"), cases, tuple(Fault(k, w, t, True) for k, w, t in plain["warnings"]))
 
 
@@ -335,5 +354,8 @@ def _map(path: Path) -> NDArray[Any]:
 
 
 def _unwritable(root: Path, error: OSError) -> HealError:
-    return UsageError(f"cannot write the cache: {error.strerror or error}", where=str(root),
-                      hint="free some space, or set HEALMAP_CACHE to another folder")
+    return UsageError(
+        f"cannot write the cache: {error.strerror or error}",
+        where=str(root),
+        hint="free some space, or set HEALMAP_CACHE to another folder",
+    )

@@ -71,7 +71,7 @@ def is_background(plane: NDArray[Any], padding: NDArray[np.bool_] | None, stats:
 
 
 def read_mask(table: Table, row: Row, image: Image) -> NDArray[np.bool_] | None:
-    """The lesion mask in the image's own array shape, True = lesion: from the mask file (not zero) or from boxes; None: no mask.
+    """The lesion mask in the image's own array shape, True = lesion: from the mask file (not zero) or from boxes; else None.
 
     Raises:
         GeometryError: the mask has another size, or lies elsewhere in the patient.
@@ -121,8 +121,9 @@ def mask_plane(mask: NDArray[np.bool_], image: Image, index: int, axis: int | No
     return get_plane(_companion(image, mask), index, axis)
 
 
-def choose_planes(table: Table, row: Row, image: Image, axis: int | None, stats: Stats,
-                  mask: NDArray[np.bool_] | None) -> tuple[list[SliceRow], int]:
+def choose_planes(
+    table: Table, row: Row, image: Image, axis: int | None, stats: Stats, mask: NDArray[np.bool_] | None
+) -> tuple[list[SliceRow], int]:
     """(the planes of a case that are used, with label and planes to the lesion; how many were left out as background).
 
     A plane image: one plane with the row's label. A volume: what ``slices.csv`` lists, when it is about this axis (the third of

@@ -19,7 +19,7 @@ from .table import Row, Table, read_table
 
 @dataclass(frozen=True)
 class Report:
-    """faults: what must be mended. warnings: what should be known. counts: (split, label) -> images, patients, annotated images."""
+    """faults: what must be mended. warnings: what should be known. counts: (split, label) -> images, patients, annotated."""
 
     name: str
     rows: int
@@ -53,7 +53,7 @@ class Report:
             yield f"warning {number}: {fault}"
         for number, fault in enumerate(self.faults, 1):
             yield f"fault {number} ({fault.kind}): {fault}"
-        yield f"{len(self.faults)} faults, {len(self.warnings)} warnings" if self.faults else f"no faults, {len(self.warnings)} warnings"
+        yield f"{len(self.faults) or 'no'} faults, {len(self.warnings) or 'no'} warnings"
 
 
 def check(path: Path | str | Table, config: DataConfig | None = None, on_progress: Progress | None = None) -> Report:
@@ -75,7 +75,7 @@ def check(path: Path | str | Table, config: DataConfig | None = None, on_progres
 
     def attempt(row: Row) -> Decoded | Fault | None:
         if not row.path or not table.file(row).exists():
-            return None                                # listed already
+            return None  # listed already
         try:
             return decode(table, _usable(table, row), preprocessing)
         except HealError as error:
@@ -103,8 +103,17 @@ def check(path: Path | str | Table, config: DataConfig | None = None, on_progres
     faults += [_leak_fault(table, leak) for leak in find_leaks(members) if _is_new(leak, table)]
     counts = {key: (images[key], len(patients[key]), annotated[key]) for key in images}
     everybody = {p for group in patients.values() for p in group}
-    return Report(table.name or str(table.root), len(table), sum(images.values()), tuple(f for f in faults if not f.warning),
-                  tuple(f for f in faults if f.warning), counts, dict(sizes), len(everybody), left_out)
+    return Report(
+        table.name or str(table.root),
+        len(table),
+        sum(images.values()),
+        tuple(f for f in faults if not f.warning),
+        tuple(f for f in faults if f.warning),
+        counts,
+        dict(sizes),
+        len(everybody),
+        left_out,
+    )
 
 
 def _usable(table: Table, row: Row) -> Row:
@@ -123,7 +132,7 @@ def _twin(table: Table, row: Row, label: str, first: tuple[Row, str]) -> list[Fa
     """The same pixels seen before, in another file of the same split."""
     other, its_label = first
     if other is row or other.path == row.path or row.split != other.split:
-        return []                                      # across splits it is a leak and reported as one
+        return []  # across splits it is a leak and reported as one
     if label != its_label:
         text = f"the same pixels as {other.path}, but '{label}' here and '{its_label}' there: decide for one"
         return [Fault("conflict", table.where(row), text)]

@@ -94,8 +94,8 @@ class Dataset:
         """Hash of contents, labels, patients and splits: equal for equal data wherever they lie."""
         digest = hashlib.sha256(self.store.key.encode())
         for e in self.entries:
-            i = e.item
-            parts = [i.key, i.label, i.patient_id, i.split, e.plane.pixels, *(i.row[c] for c in (*self.config.attributes, "class"))]
+            i, further = e.item, (*self.config.attributes, "class")
+            parts = [i.key, i.label, i.patient_id, i.split, e.plane.pixels, *(i.row[c] for c in further)]
             digest.update(json.dumps(parts).encode())
         return digest.hexdigest()
 
@@ -158,12 +158,23 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Images per label, patients, and how many images carry a mask or box."""
         labels = Counter(e.item.label for e in self.entries)
-        return {**{name: labels[name] for name in LABELS}, "patients": len({e.item.patient_id for e in self.entries}),
-                "annotated": sum(e.plane.mask >= 0 for e in self.entries)}
+        return {
+            **{name: labels[name] for name in LABELS},
+            "patients": len({e.item.patient_id for e in self.entries}),
+            "annotated": sum(e.plane.mask >= 0 for e in self.entries),
+        }
 
 
-def open_dataset(data: Path | str | Table, split: str | None, config: DataConfig, preprocessing: Preprocessing | None = None,
-                 cache: Path | None = None, on_progress: Progress | None = None, *, domains: Domains | None = None) -> Dataset:
+def open_dataset(
+    data: Path | str | Table,
+    split: str | None,
+    config: DataConfig,
+    preprocessing: Preprocessing | None = None,
+    cache: Path | None = None,
+    on_progress: Progress | None = None,
+    *,
+    domains: Domains | None = None,
+) -> Dataset:
     """The images of one split, decoded into the cache if they are not there yet.
 
     split: ``train``, ``val``, ``test``; None: all rows. preprocessing: that of a trained run; None: fitted on this dataset.
@@ -190,7 +201,7 @@ def open_dataset(data: Path | str | Table, split: str | None, config: DataConfig
     spec = Spec(config.channels, config.size, config.size, domains)
     warnings = (*(f for f in faults if f.warning), *store.warnings)
     dataset = Dataset(chosen, config, preprocessing, spec, split, store, entries, (*notes, *more), warnings)
-    dataset.labels()                                   # classes and attributes that cannot be read are found now, not in a step
+    dataset.labels()  # classes and attributes that cannot be read are found now, not in a step
     return dataset
 
 
@@ -222,8 +233,9 @@ def _as_trained(config: DataConfig, preprocessing: Preprocessing) -> DataConfig:
     return replace(config, **{name: getattr(preprocessing.config, name) for name in SETTINGS})
 
 
-def _entries(table: Table, config: DataConfig, preprocessing: Preprocessing,
-             store: Store) -> tuple[tuple[_Entry, ...], list[str]]:
+def _entries(
+    table: Table, config: DataConfig, preprocessing: Preprocessing, store: Store
+) -> tuple[tuple[_Entry, ...], list[str]]:
     entries, near, unsaid, background = [], 0, 0, 0
     for number, (row, case) in enumerate(zip(table.rows, store.cases, strict=True)):
         limits = preprocessing.limits(case.stats)
@@ -259,5 +271,11 @@ def _distance(row: Row, plane: Plane) -> int | None:
 
 def manifest(dataset: Dataset) -> Mapping[str, Any]:
     """What a run records about its data."""
-    return {"name": dataset.table.name, "split": dataset.split, "fingerprint": dataset.fingerprint, "counts": dataset.counts(),
-            "notes": list(dataset.notes), "warnings": [str(w) for w in dataset.warnings]}
+    return {
+        "name": dataset.table.name,
+        "split": dataset.split,
+        "fingerprint": dataset.fingerprint,
+        "counts": dataset.counts(),
+        "notes": list(dataset.notes),
+        "warnings": [str(w) for w in dataset.warnings],
+    }

@@ -13,7 +13,7 @@ from ..experiment import DataConfig
 from ..types import DISEASED, HEALTHY, Domains
 from .table import Row, Table
 
-_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "-1", "-1.0", "false", "no", ""}   # -1: as CelebA writes it
+_YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "-1", "-1.0", "false", "no", ""}  # -1: as CelebA writes it
 
 
 class Labelled(Protocol):

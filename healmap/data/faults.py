@@ -124,8 +124,10 @@ def _warnings(table: Table) -> list[Fault]:
     out = []
     nameless = sum(not r.patient_id for r in table)
     if nameless:
-        text = (f"{nameless} of {len(table)} rows name no patient: each such file counts as a patient of its own; "
-                "fill patient_id if several images show the same person")
+        text = (
+            f"{nameless} of {len(table)} rows name no patient: each such file counts as a patient of its own; "
+            "fill patient_id if several images show the same person"
+        )
         out.append(Fault("patient", table.name or str(table.root), text, True))
     unlabelled = sum(r.label == UNKNOWN for r in table)
     if unlabelled == len(table):

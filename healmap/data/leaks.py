@@ -37,7 +37,7 @@ class Leak:
 def find_leaks(members: Iterable[Member]) -> list[Leak]:
     """Every patient and every picture that stands in more than one split; images of no split are passed over.
 
-    Pictures are compared by the values at their own size, so that another name, format, compression or byte order hides nothing.
+    Pictures are compared by their values at their own size: another name, format, compression or byte order hides nothing.
     """
     patients: dict[str, dict[str, Member]] = {}
     pictures: dict[str, dict[str, Member]] = {}
@@ -55,7 +55,8 @@ def members_of(dataset: Dataset, split: str = "") -> list[Member]:
     """The dataset's images; ``split`` overrides what the table says, for data that serve as one whatever their table says."""
     return [
         Member(split or i.split, i.key, i.patient_id if i.patient_id != i.row.path else "", pixels)
-        for i, pixels in zip(dataset.items, dataset.pixel_hashes, strict=True)]
+        for i, pixels in zip(dataset.items, dataset.pixel_hashes, strict=True)
+    ]
 
 
 def refuse_leaks(datasets: Mapping[str, Dataset] | Sequence[Dataset], allow: bool) -> list[str]:
@@ -71,7 +72,8 @@ def refuse_leaks(datasets: Mapping[str, Dataset] | Sequence[Dataset], allow: boo
     if not leaks:
         return []
     shown = "; ".join(str(leak) for leak in leaks[:SHOWN]) + (f"; and {len(leaks) - SHOWN} more" if len(leaks) > SHOWN else "")
-    counts = [f"{n} {word}" for word, kind in (("patients", "patient"), ("pictures", "pixels")) if (n := sum(x.kind == kind for x in leaks))]
+    numbers = {word: sum(x.kind == kind for x in leaks) for word, kind in (("patients", "patient"), ("pictures", "pixels"))}
+    counts = [f"{n} {word}" for word, n in numbers.items() if n]
     if not allow:
         hint = "keep a patient's images in one split ('healmap data split'), or accept it with data.allow_leak=true"
         raise UsageError(f"splits share {' and '.join(counts)}: {shown}", hint=hint)

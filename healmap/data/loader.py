@@ -21,7 +21,7 @@ from .dataset import Dataset
 if TYPE_CHECKING:
     from torch import Tensor
 
-AHEAD = 3                      # batches prepared ahead per worker
+AHEAD = 3  # batches prepared ahead per worker
 # Streams of random numbers that must not repeat one another.
 _ORDER_A, _ORDER_B, _FLIP_A, _FLIP_B, _SHARE = range(5)
 Indices = NDArray[np.int64]
@@ -46,8 +46,19 @@ class Loader:
         UsageError: the dataset lacks what ``needs`` wants.
     """
 
-    def __init__(self, dataset: Dataset, needs: Needs, *, batch_size: int, seed: int, flip: bool = False,
-                 healthy_share: float = 0.5, rank: int = 0, world: int = 1, workers: int = 1) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        needs: Needs,
+        *,
+        batch_size: int,
+        seed: int,
+        flip: bool = False,
+        healthy_share: float = 0.5,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 1,
+    ) -> None:
         if batch_size < 1 or batch_size % world:
             text = f"batch size {batch_size} cannot be divided among {world} processes"
             raise UsageError(text, hint=f"use a multiple of {world}")
@@ -151,8 +162,11 @@ def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> t
 
     def want(name: str) -> None:
         if not len(sets[name]):
-            raise UsageError(f"no {name} image, but the method learns from {needs.value}", where=_counted(dataset),
-                             hint=f"label some images '{name}'")
+            raise UsageError(
+                f"no {name} image, but the method learns from {needs.value}",
+                where=_counted(dataset),
+                hint=f"label some images '{name}'",
+            )
 
     if needs is Needs.HEALTHY:
         want(HEALTHY)
@@ -174,8 +188,10 @@ def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> t
     known = {patients[i] for i in np.random.default_rng([seed, _SHARE]).permutation(len(patients))[:count]}
     in_b = np.array([items[i].patient_id in known for i in healthy])
     a = np.sort(np.concatenate([diseased, healthy[~in_b]]))
-    text = (f"no unknown images: labels hidden. Set B: the {in_b.sum()} healthy images of {count} of the {len(patients)} patients "
-            f"with healthy images (share {healthy_share:g}, seed {seed}); set A: {len(a)} images, {len(diseased)} of them diseased")
+    text = (
+        f"no unknown images: labels hidden. Set B: the {in_b.sum()} healthy images of {count} of the {len(patients)} patients "
+        f"with healthy images (share {healthy_share:g}, seed {seed}); set A: {len(a)} images, {len(diseased)} of them diseased"
+    )
     return a, healthy[in_b], text
 
 

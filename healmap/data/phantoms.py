@@ -1,7 +1,7 @@
 """Phantoms: made-up brain-like slices with soft lesions, exact masks, and the healthy twin of every diseased slice.
 
-They look like FLAIR images as a child would draw them: bright scalp, dark skull, grey and white matter, dark ventricles. They serve
-the demonstration and the tests. Nothing follows from them about real images.
+They look like FLAIR images as a child would draw them: bright scalp, dark skull, grey and white matter, dark ventricles. They
+serve the demonstration and the tests. Nothing follows from them about real images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter, label
 
 from ..errors import UsageError
 from ..io.atomic import write_bytes, write_text
-from ..types import DISEASED, HEALTHY
+from ..types import DISEASED, HEALTHY, SPLITS
 from .split import split_table
 from .table import COLUMNS, TABLE_NAME, Row, Table, write_table
 
@@ -42,20 +42,27 @@ class Look:
     noise: float = 0.018
 
 
-def make_phantoms(out: Path | str, patients: int = 60, size: int = 64, seed: int = 0, slices: tuple[int, int] = (6, 8),
-                  look: Look | None = None) -> Table:
-    """Writes ``labels.csv``, ``images/``, ``masks/``, ``twins/`` and ``README.md`` to ``out``; equal arguments give equal bytes.
+def make_phantoms(
+    out: Path | str,
+    patients: int = 60,
+    size: int = 64,
+    seed: int = 0,
+    slices: tuple[int, int] = (6, 8),
+    look: Look | None = None,
+) -> Table:
+    """Writes ``labels.csv``, ``images/``, ``masks/``, ``twins/`` and ``README.md`` to ``out``; equal arguments, equal bytes.
 
-    Images are 8-bit PNG, size x size. Some patients are healthy; the others have diseased and healthy slices. Splits are 70/10/20 % of
-    the patients, stratified. ``slices``: fewest and most per patient. The column ``twin`` names the healthy twin of a diseased
-    image: the same slice of the same patient without the lesion.
+    Images are 8-bit PNG, size x size. Some patients are healthy; the others have diseased and healthy slices. Splits are
+    70/10/20 % of the patients, stratified. ``slices``: fewest and most per patient. The column ``twin`` names the healthy twin
+    of a diseased image: the same slice of the same patient without the lesion.
 
     Raises:
         UsageError: ``out`` holds other files, or a number makes no sense.
     """
     out, look = Path(out), look or Look()
     if patients < 1 or size < 16 or not 1 <= slices[0] <= slices[1]:
-        raise UsageError(f"cannot make {patients} patients with {slices} slices of {size} pixels", hint="at least 1 patient, 16 pixels")
+        asked = f"{patients} patients with {slices} slices of {size} pixels"
+        raise UsageError(f"cannot make {asked}", hint="at least 1 patient and 16 pixels")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / TABLE_NAME).is_file())):
         raise UsageError("the folder is not empty and holds no phantoms", where=str(out), hint="name a new folder")
     rows = []
@@ -93,24 +100,25 @@ def make_patient(number: int, size: int, seed: int, slices: tuple[int, int], loo
     healthy = [head.paint(size, level, {name: field[k] for name, field in noise.items()}) for k, level in enumerate(levels)]
     weights, core, kind = np.zeros((count, size, size)), np.zeros((count, size, size)), "none"
     if diseased:
-        weights, core, kind = _lesion(np.random.default_rng([seed, 2, number]), size, levels, [brain for _, brain in healthy], look)
+        brains = [brain for _, brain in healthy]
+        weights, core, kind = _lesion(np.random.default_rng([seed, 2, number]), size, levels, brains, look)
     grain = np.random.default_rng([seed, 3, number]).normal(0, look.noise, (count, size, size))
     masks = weights > 0.3
     ill = np.flatnonzero(masks.any((1, 2)))
     out = []
     for k in range(count):
         clean = healthy[k][0]
-        sick = clean + core[k]
-        gain = head.gain
-        twin, image = (np.rint(255 * np.clip(gain * v + grain[k], 0, 1)).astype(np.uint8) for v in (clean, sick))
+        both = np.stack([clean, clean + core[k]])
+        twin, image = np.rint(255 * np.clip(head.gain * both + grain[k], 0, 1)).astype(np.uint8)
         near = int(np.abs(ill - k).min()) if len(ill) else None
-        out.append(Slice(f"phantom_{number:03d}", k, round(float(levels[k]), 3), image, twin, masks[k], kind if masks[k].any() else "none", near))
+        name, level = f"phantom_{number:03d}", round(float(levels[k]), 3)
+        out.append(Slice(name, k, level, image, twin, masks[k], kind if masks[k].any() else "none", near))
     return out
 
 
 def _ill(patients: int, share: float, seed: int) -> NDArray[np.bool_]:
     ill = np.zeros(patients, np.bool_)
-    ill[np.random.default_rng([seed, 0]).permutation(patients)[:round(share * patients)]] = True
+    ill[np.random.default_rng([seed, 0]).permutation(patients)[: round(share * patients)]] = True
     return ill
 
 
@@ -129,19 +137,22 @@ def _smooth(rng: np.random.Generator, shape: tuple[int, ...], sigma: tuple[float
 def _noise(rng: np.random.Generator, count: int, size: int) -> dict[str, Floats]:
     """Random fields of a patient, alike in neighbouring slices."""
     shape, s = (count, size, size), size / 64
-    return {"fold": _smooth(rng, shape, (0.8, 2.2 * s, 2.2 * s)), "texture": _smooth(rng, shape, (0.5, 1.1 * s, 1.1 * s)),
-            "bias": _smooth(rng, shape, (2.0, 16 * s, 16 * s))}
+    return {
+        "fold": _smooth(rng, shape, (0.8, 2.2 * s, 2.2 * s)),
+        "texture": _smooth(rng, shape, (0.5, 1.1 * s, 1.1 * s)),
+        "bias": _smooth(rng, shape, (2.0, 16 * s, 16 * s)),
+    }
 
 
 @dataclass(frozen=True)
 class _Head:
     """A patient's anatomy: shares of half the side, radians, shares of white."""
 
-    axes: tuple[float, float]            # half width, half length of the head at its widest slice
+    axes: tuple[float, float]  # half width, half length of the head at its widest slice
     centre: tuple[float, float]
     turn: float
-    waves: Floats                        # (3, 2) amplitude and phase of the outline's irregularity
-    scalp: float                         # thickness
+    waves: Floats  # (3, 2) amplitude and phase of the outline's irregularity
+    scalp: float  # thickness
     skull: float
     ventricle: float
     grey: float
@@ -156,10 +167,22 @@ class _Head:
     def draw(cls, rng: np.random.Generator) -> _Head:
         u = rng.uniform
         white = u(0.36, 0.44)
-        return cls(axes=(u(0.66, 0.76), u(0.82, 0.92)), centre=(u(-0.05, 0.05), u(-0.04, 0.04)), turn=u(-0.12, 0.12),
-                   waves=np.stack([u(0, 0.018, 3), u(0, 2 * np.pi, 3)], 1), scalp=u(0.05, 0.085), skull=u(0.06, 0.10),
-                   ventricle=u(0.75, 1.3), white=white, grey=white + u(0.08, 0.15), fluid=u(0.06, 0.14), fat=u(0.72, 0.95),
-                   texture=u(0.014, 0.028), bias=u(0.02, 0.06), gain=u(0.8, 1.08))
+        return cls(
+            axes=(u(0.66, 0.76), u(0.82, 0.92)),
+            centre=(u(-0.05, 0.05), u(-0.04, 0.04)),
+            turn=u(-0.12, 0.12),
+            waves=np.stack([u(0, 0.018, 3), u(0, 2 * np.pi, 3)], 1),
+            scalp=u(0.05, 0.085),
+            skull=u(0.06, 0.10),
+            ventricle=u(0.75, 1.3),
+            white=white,
+            grey=white + u(0.08, 0.15),
+            fluid=u(0.06, 0.14),
+            fat=u(0.72, 0.95),
+            texture=u(0.014, 0.028),
+            bias=u(0.02, 0.06),
+            gain=u(0.8, 1.08),
+        )
 
     def paint(self, size: int, level: float, noise: Mapping[str, Floats]) -> tuple[Floats, Floats]:
         """(intensities (S, S), brain (S, S) in [0, 1]) of the slice at ``level`` in [-1, 1], the base to the vertex."""
@@ -170,13 +193,13 @@ class _Head:
         head = _step(1 - rho, soft)
         skull = _step(1 - self.scalp * (1 + 0.25 * np.sin(theta + self.waves[0, 1])) - rho, soft)
         cavity = _step(inner - rho, soft)
-        brain = _step(inner - 0.025 - 0.03 * np.clip(fold, 0, 2) - rho, 1.5 * soft)       # sulci let fluid in
+        brain = _step(inner - 0.025 - 0.03 * np.clip(fold, 0, 2) - rho, 1.5 * soft)  # sulci let fluid in
         white = _step(inner - 0.16 - 0.07 * fold - rho, 2 * soft)
         tissue = self.grey + (self.white - self.grey) * white
         tissue = tissue + (self.grey - self.white) * 0.8 * white * self.nuclei(x, y, level, soft)
         tissue = tissue * (1 + self.bias * noise["bias"]) + self.texture * noise["texture"]
         ventricles = self.ventricles(x, y, level, soft)
-        falx = np.exp(-(x / 0.012) ** 2) * _step(np.abs(y) - 0.30, 0.05) * (0.5 + 0.4 * level)
+        falx = np.exp(-((x / 0.012) ** 2)) * _step(np.abs(y) - 0.30, 0.05) * (0.5 + 0.4 * level)
         wet = np.clip(ventricles + np.clip(falx, 0, 1), 0, 1)
         inside = self.fluid + (tissue - self.fluid) * brain * (1 - wet)
         value = head * (self.fat * (1 + 0.10 * noise["bias"] + 0.06 * noise["texture"]))
@@ -225,15 +248,17 @@ class _Head:
         return out * there
 
 
-def _lesion(rng: np.random.Generator, size: int, levels: Floats, brains: list[Floats], look: Look) -> tuple[Floats, Floats, str]:
+def _lesion(
+    rng: np.random.Generator, size: int, levels: Floats, brains: list[Floats], look: Look
+) -> tuple[Floats, Floats, str]:
     """(weights in [0, 1], what is added to the intensities, kind), each (slices, S, S), for one irregular blob in the brain."""
     count, spacing = len(levels), float(levels[1] - levels[0]) if len(levels) > 1 else 1.0
-    least = max(6, round(size * size / 340))           # pixels: 12 at 64
+    least = max(6, round(size * size / 340))  # pixels: 12 at 64
     for _ in range(200):
         middle = int(rng.integers(count))
-        room = gaussian_filter(brains[middle], size / 22) > 0.85    # not on a strip between two fluids
+        room = gaussian_filter(brains[middle], size / 22) > 0.85  # not on a strip between two fluids
         radius = rng.uniform(*look.radius)
-        height = spacing * rng.uniform(1.2, 2.6)       # half height: two to five slices
+        height = spacing * rng.uniform(1.2, 2.6)  # half height: two to five slices
         places = np.argwhere(room)
         if not len(places):
             continue
@@ -246,20 +271,23 @@ def _lesion(rng: np.random.Generator, size: int, levels: Floats, brains: list[Fl
         u, v = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
         r = np.hypot(u, v / stretch) / radius
         depth = (levels - levels[middle]) / height
-        weights = np.stack([
-            _step(np.sqrt(max(1 - d * d, 0.0)) - r + 0.16 * field[k], 0.20) * brains[k] if abs(d) < 1 else np.zeros_like(r)
-            for k, d in enumerate(depth)])
+        weights = np.stack(
+            [
+                _step(np.sqrt(max(1 - d * d, 0.0)) - r + 0.16 * field[k], 0.20) * brains[k] if abs(d) < 1 else np.zeros_like(r)
+                for k, d in enumerate(depth)
+            ]
+        )
         weights = np.stack([_largest(w) for w in weights])
         seen = (weights > 0.3).sum((1, 2))
-        weights[(seen < least)] = 0.0                  # a trace that nobody could see is not drawn
+        weights[(seen < least)] = 0.0  # a trace that nobody could see is not drawn
         if seen[middle] >= 2 * least:
             break
-    else:                                              # pragma: no cover - 200 draws without room means a brain of a few pixels
+    else:  # pragma: no cover - 200 draws without room means a brain of a few pixels
         raise UsageError("no room for a lesion", hint="use a larger image")
     dark = rng.random() < look.dark
     amplitude = rng.uniform(*look.contrast) * (-0.72 if dark else 1.0)
     body = 1 + 0.13 * texture
-    if not dark and rng.random() < 0.3:                # a dark core within a bright rim
+    if not dark and rng.random() < 0.3:  # a dark core within a bright rim
         body = body - 0.8 * _step(0.40 - r[None] + 0.1 * field, 0.25)
     return weights, amplitude * weights * body, "dark" if dark else "bright"
 
@@ -281,8 +309,14 @@ def _write(out: Path, one: Slice) -> Row:
         write_bytes(out / "masks" / name, _png(one.mask.astype(np.uint8) * 255))
         write_bytes(out / "twins" / name, _png(one.twin))
     near = "" if one.to_tumour is None else str(one.to_tumour)
-    extra = {"class": one.kind, "slice": str(one.index), "level": str(one.level), "slices_to_tumour": near,
-             "tumour_pixels": str(int(one.mask.sum())), "twin": f"twins/{name}" if ill else ""}
+    extra = {
+        "class": one.kind,
+        "slice": str(one.index),
+        "level": str(one.level),
+        "slices_to_tumour": near,
+        "tumour_pixels": str(int(one.mask.sum())),
+        "twin": f"twins/{name}" if ill else "",
+    }
     return Row(f"images/{name}", DISEASED if ill else HEALTHY, one.patient, "", f"masks/{name}" if ill else "", extra=extra)
 
 
@@ -293,15 +327,27 @@ def _png(array: NDArray[Any]) -> bytes:
 
 
 def _readme(table: Table, patients: int, size: int, seed: int) -> str:
-    lines = ["# Phantoms", "",
-             f"Made-up brain-like slices, {size} x {size}, 8-bit grey, {patients} patients, seed {seed}. No real person is shown; no terms apply.",
-             "", "| split | label | images | patients |", "|---|---|---|---|"]
-    for split in ("train", "val", "test"):
+    lines = [
+        "# Phantoms",
+        "",
+        f"Made-up brain-like slices, {size} x {size}, 8-bit grey, {patients} patients, seed {seed}.",
+        "No real person is shown; no terms apply.",
+        "",
+        "| split | label | images | patients |",
+        "|---|---|---|---|",
+    ]
+    for split in SPLITS:
         for name in (HEALTHY, DISEASED):
             rows = [r for r in table if (r.split, r.label) == (split, name)]
             lines.append(f"| {split} | {name} | {len(rows)} | {len({r.patient_id for r in rows})} |")
-    lines += ["", "`labels.csv`: `class` (none, bright or dark lesion), `slice` and `level` (from the base, -1, to the vertex, 1),",
-              "`slices_to_tumour` (empty: a healthy patient), `tumour_pixels`, `twin` (the same slice without the lesion). Masks hold 0 and 255; a",
-              "lesion's soft rim reaches a few pixels beyond its mask, further out image and twin are identical.", "",
-              "Made with `healmap data make phantoms`. Figures measured here say whether a program works, nothing about real images.", ""]
-    return "\n".join(lines)
+    return (
+        "\n".join(lines)
+        + """
+
+`labels.csv`: `class` (none, bright or dark lesion), `slice` and `level` (from the base, -1, to the vertex, 1),
+`slices_to_tumour` (empty: a healthy patient), `tumour_pixels`, `twin` (the same slice without the lesion). Masks hold 0 and
+255; a lesion's soft rim reaches a few pixels beyond its mask, further out image and twin are identical.
+
+Made with `healmap data make phantoms`. Figures measured here say whether a program works, nothing about real images.
+"""
+    )

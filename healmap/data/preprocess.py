@@ -90,8 +90,14 @@ class Preprocessing:
             return np.rint(grey).astype(plane.dtype) if plane.dtype.kind in "ub" else grey
         return _storable(plane)
 
-    def case_stats(self, array: NDArray[Any], *, window: tuple[float, float] | None = None,
-                   padding: NDArray[np.bool_] | None = None, volume: bool = False) -> Stats:
+    def case_stats(
+        self,
+        array: NDArray[Any],
+        *,
+        window: tuple[float, float] | None = None,
+        padding: NDArray[np.bool_] | None = None,
+        volume: bool = False,
+    ) -> Stats:
         """Statistics of one case, from its raw values: a plane (H, W[, 3]), or a whole volume with one axis more.
 
         window: the display window that the file brings. padding: True where the file says that nothing was imaged; left out.
@@ -108,7 +114,7 @@ class Preprocessing:
             values = array.reshape(-1)
         count, bad = values.size, 0
         if values.dtype.kind == "f":
-            finite = np.isfinite(values)
+            finite = _usable(values)
             bad = int(count - np.count_nonzero(finite))
             values = values[finite] if bad else values
         if not values.size:
@@ -118,13 +124,25 @@ class Preprocessing:
         p = _percentiles(values, [*self.config.percentiles, 99.5])
         threshold = low + FOREGROUND_SHARE * (p[2] - low)
         inside = values[values > threshold]
-        if not inside.size:                            # constant, or all but a few pixels at one value
+        if not inside.size:  # constant, or all but a few pixels at one value
             inside = values
         # In double precision: a float32 sum over a volume loses digits.
-        return {"dtype": str(array.dtype), "n": count, "nonfinite": bad, "min": least, "max": most, "low": low,
-                "p_low": p[0], "p_high": p[1], "threshold": threshold, "n_foreground": int(inside.size),
-                "median": float(np.median(inside)), "mean": float(inside.mean(dtype=np.float64)),
-                "std": float(inside.std(dtype=np.float64)), "window": list(window) if window else None}
+        return {
+            "dtype": str(array.dtype),
+            "n": count,
+            "nonfinite": bad,
+            "min": least,
+            "max": most,
+            "low": low,
+            "p_low": p[0],
+            "p_high": p[1],
+            "threshold": threshold,
+            "n_foreground": int(inside.size),
+            "median": float(np.median(inside)),
+            "mean": float(inside.mean(dtype=np.float64)),
+            "std": float(inside.std(dtype=np.float64)),
+            "window": list(window) if window else None,
+        }
 
     def limits(self, stats: Mapping[str, Any]) -> tuple[float, float]:
         """(centre, half) of the affine map for a case, in raw units; half > 0."""
@@ -143,7 +161,7 @@ class Preprocessing:
                 low, high = mean - cfg.zscore_range * std, mean + cfg.zscore_range * std
             case "none":
                 low, high = _TYPE_RANGE.get(kind, (-1.0, 1.0))
-        if not high - low > 1e-30:                     # a constant case: all at the bottom of the range, nothing infinite
+        if not high - low > 1e-30:  # a constant case: all at the bottom of the range, nothing infinite
             high = low + max(stats["max"] - low, 1.0)
         return (low + high) / 2, (high - low) / 2
 
@@ -167,8 +185,9 @@ class Preprocessing:
         # Floor division for positive and negative differences alike keeps pad and crop centred the same way.
         return Square(height, width, side, (height - side) // 2, (width - side) // 2)
 
-    def prepare(self, plane: NDArray[Any], stats: Mapping[str, Any] | None = None,
-                padding: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+    def prepare(
+        self, plane: NDArray[Any], stats: Mapping[str, Any] | None = None, padding: NDArray[np.bool_] | None = None
+    ) -> NDArray[Any]:
         """Raw plane (H, W[, 3]) -> (S, S[, 3]) in its own kind: uint8, uint16, else float32.
 
         What lies outside the plane, padding, and values that are not finite become ``stats["low"]`` (the plane's own without
@@ -176,8 +195,8 @@ class Preprocessing:
         """
         plane = self.to_channels(plane)
         low = float(stats["low"]) if stats else _low(plane)
-        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-            plane = np.where(np.isfinite(plane), plane, np.float32(low))
+        if plane.dtype.kind == "f" and not (usable := _usable(plane)).all():
+            plane = np.where(usable, plane, np.float32(low))
         if padding is not None and padding.any():
             where = padding if padding.ndim == plane.ndim else padding[..., None]
             plane = np.where(where, np.asarray(low, plane.dtype), plane)
@@ -196,8 +215,9 @@ class Preprocessing:
             plane = cut(plane, square, fill)
         return resize(plane, (self.config.size, self.config.size))
 
-    def restore(self, array: NDArray[Any], native_shape: tuple[int, ...],
-                outside: float | NDArray[Any] = 0.0) -> NDArray[np.float32]:
+    def restore(
+        self, array: NDArray[Any], native_shape: tuple[int, ...], outside: float | NDArray[Any] = 0.0
+    ) -> NDArray[np.float32]:
         """A map (H', W') or picture (C, H', W') on the working grid -> float32 (H, W) or (H, W, C) at the plane's own size.
 
         outside: what stands where a crop cut the plane off: a number, or the native plane itself.
@@ -216,7 +236,7 @@ class Preprocessing:
         out[...] = outside
         y0, y1 = max(square.top, 0), min(square.top + square.side, height)
         x0, x1 = max(square.left, 0), min(square.left + square.side, width)
-        out[y0:y1, x0:x1] = big[y0 - square.top:y1 - square.top, x0 - square.left:x1 - square.left]
+        out[y0:y1, x0:x1] = big[y0 - square.top : y1 - square.top, x0 - square.left : x1 - square.left]
         return out
 
     # ---- plain data --------------------------------------------------------------------------------------------------------
@@ -240,7 +260,7 @@ def cut(plane: NDArray[Any], square: Square, fill: float) -> NDArray[Any]:
     x0, x1 = max(square.left, 0), min(square.left + square.side, square.width)
     if (y1 - y0, x1 - x0) != (square.side, square.side):
         out[...] = np.asarray(fill, plane.dtype)
-    out[y0 - square.top:y1 - square.top, x0 - square.left:x1 - square.left] = plane[y0:y1, x0:x1]
+    out[y0 - square.top : y1 - square.top, x0 - square.left : x1 - square.left] = plane[y0:y1, x0:x1]
     return out
 
 
@@ -250,7 +270,7 @@ def resize(plane: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     if plane.shape[:2] == shape:
         return np.ascontiguousarray(plane)
     size = (shape[1], shape[0])
-    if plane.dtype == np.uint8:                        # Pillow's 8-bit path is the fast one, and rounds correctly
+    if plane.dtype == np.uint8:  # Pillow's 8-bit path is the fast one, and rounds correctly
         return np.array(Pil.fromarray(np.ascontiguousarray(plane)).resize(size, Pil.Resampling.BILINEAR))
     if plane.ndim == 3:
         return np.stack([resize(plane[..., c], shape) for c in range(plane.shape[2])], axis=-1)
@@ -277,13 +297,19 @@ def apply_limits(images: NDArray[np.float32], limits: NDArray[np.float64]) -> ND
 def _storable(plane: NDArray[Any]) -> NDArray[Any]:
     if plane.dtype == np.bool_:
         return plane.astype(np.uint8)
-    if plane.dtype.name in _TYPE_RANGE:                # a big-endian array passes here and is turned into the machine's order
+    if plane.dtype.name in _TYPE_RANGE:  # a big-endian array passes here and is turned into the machine's order
         return plane.astype(plane.dtype.newbyteorder("="), copy=False)
-    return plane.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is then left out
+        return plane.astype(np.float32, copy=False)
+
+
+def _usable(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Finite, and at most 1e30 in size: beyond that differences leave the range of numbers, and nothing was measured."""
+    return np.abs(values) <= 1e30
 
 
 def _low(plane: NDArray[Any]) -> float:
-    finite = plane[np.isfinite(plane)]
+    finite = plane[_usable(plane)]
     return 0.0 if not finite.size or finite.min() >= 0 else float(finite.min())
 
 

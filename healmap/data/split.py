@@ -15,15 +15,16 @@ from .table import COLUMNS, Table
 def split_table(table: Table, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Table:
     """``table`` with the column ``split`` filled anew: train, val, test in these shares of the patients.
 
-    Patients with a diseased image, with healthy images only, and with unknown ones only are divided separately. A row without
-    patient is a patient of its own. Every part with a positive share gets a patient of each kind if there are enough of them. The
-    result depends on the patients' names and labels and on the seed, not on the order of rows.
+    Patients with a diseased image, with healthy images, and with unknown ones only are divided separately. A row without
+    patient is a patient of its own. Every part with a positive share gets a patient of each kind if there are enough of them.
+    The result depends on the patients' names and labels and on the seed, not on the order of rows.
 
     Raises:
         UsageError: the shares are not three numbers that make 1.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UsageError(f"shares {tuple(fractions)} are not three numbers from 0 to 1 that make 1", hint="use for example 0.7,0.1,0.2")
+        given = ", ".join(f"{f:g}" for f in fractions)
+        raise UsageError(f"the shares {given} are not three numbers that make 1", hint="use for example 0.7,0.1,0.2")
     labels: dict[str, set[str]] = {}
     for row in table:
         labels.setdefault(_patient(row.patient_id, row.path), set()).add(row.label)
@@ -43,11 +44,11 @@ def split_table(table: Table, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed
 
 
 def apportion(count: int, fractions: Sequence[float]) -> list[int]:
-    """``count`` patients in these shares: by largest remainder, then at least one for every positive share, if there are enough."""
+    """``count`` patients in these shares: by largest remainder; at least one for every positive share, if there are enough."""
     exact = [count * f for f in fractions]
     whole = [int(e + 1e-9) for e in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: whole[i] - exact[i])
-    for i in by_remainder[:count - sum(whole)]:
+    for i in by_remainder[: count - sum(whole)]:
         whole[i] += 1
     wanting = [i for i, f in enumerate(fractions) if f > 0 and whole[i] == 0]
     if count >= sum(f > 0 for f in fractions):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -159,7 +159,7 @@ def _read_csv(path: Path) -> Table:
         raise UsageError(f"column '{double[0]}' stands twice", where=str(path), hint="rename or remove one")
     rows, problems = [], []
     for line, cells in records:
-        if len(cells) > len(header) and any(c.strip() for c in cells[len(header):]):
+        if len(cells) > len(header) and any(c.strip() for c in cells[len(header) :]):
             problems.append((line, f"{len(cells)} cells, but the header has {len(header)}: quote cells that hold a comma"))
         if len(cells) < len(header):
             problems.append((line, f"only {len(cells)} cells, but the header has {len(header)}"))
@@ -206,7 +206,8 @@ def _read_slices(path: Path) -> tuple[dict[str, tuple[SliceRow, ...]], list[tupl
         else:
             near = cell.get("slices_to_tumour", "")
             found.setdefault(cell[owner], []).append(
-                SliceRow(int(index), label, cell.get("split", "").lower(), int(near) if near.isdigit() else None, line))
+                SliceRow(int(index), label, cell.get("split", "").lower(), int(near) if near.isdigit() else None, line)
+            )
     return {k: tuple(sorted(v, key=lambda s: s.index)) for k, v in found.items()}, problems
 
 
@@ -237,7 +238,7 @@ def _row_of(name: PurePosixPath, folder: Path) -> Row:
     if len(set(labels)) > 1 or len(set(splits)) > 1:
         raise UsageError("a path names two classes or two splits", where=str(folder / name), hint="keep one folder per class")
     known = [i for i, p in enumerate(parts) if p in LABELS or p in SPLITS]
-    below = name.parts[known[-1] + 1:-1] if known else ()
+    below = name.parts[known[-1] + 1 : -1] if known else ()
     return Row(str(name), labels[0] if labels else UNKNOWN, "/".join(below), splits[0] if splits else "")
 
 
@@ -260,11 +261,3 @@ def _relative(old: Path, new: Path, text: str) -> str:
     if not text or Path(text).is_absolute() or old.resolve() == new.resolve():
         return text
     return os.path.relpath(old.resolve() / text, new.resolve())
-
-
-def rows_from(records: Iterable[Mapping[str, str]]) -> tuple[Row, ...]:
-    """Rows from dictionaries, as a user's own code has them; unknown keys become further columns."""
-    return tuple(
-        replace(Row(str(r["path"])), **{c: str(r[c]) for c in COLUMNS if c in r},
-                extra={c: str(v) for c, v in r.items() if c not in COLUMNS})
-        for r in records)
