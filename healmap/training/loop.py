@@ -108,8 +108,8 @@ class Loop:
         rng.restore(state["rng"][self.fabric.global_rank])
 
     def _now(self) -> dict[str, torch.optim.Optimizer]:
-        """The present phase's optimisers: those of past phases are over, those of later ones still fresh."""
-        return self._optimisers[self.position.phase].optimisers if self.position.phase < len(self.phases) else {}
+        """The present phase's optimisers (the last one's at the end): earlier ones are done, later ones still fresh."""
+        return self._optimisers[min(self.position.phase, len(self.phases) - 1)].optimisers
 
     def _all_rng(self) -> list[dict[str, Any]]:
         own = rng.capture()
