@@ -1,0 +1,75 @@
+"""Recipes: functions that return a complete Experiment, one file per method's papers. A table one can read.
+
+A method's own name stands for its default settings, so every method name is a recipe name as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from importlib import import_module
+
+from ..errors import ConfigError
+from ..experiment import Experiment
+
+# name -> module:function in this folder. A recipe's name begins with its method's.
+RECIPES: dict[str, str] = {
+    "stargan": "stargan:stargan",
+    "stargan-celeba": "stargan:celeba",
+    "stargan-rafd": "stargan:rafd",
+    "fixed-point-gan": "fixedpoint:fixed_point_gan",
+    "fixed-point-gan-brats2013": "fixedpoint:brats2013",
+    "fixed-point-gan-brats2013-stargan": "fixedpoint:brats2013_stargan",
+    "fixed-point-gan-brats2013-delta": "fixedpoint:brats2013_delta",
+    "fixed-point-gan-brats2013-fixed-point": "fixedpoint:brats2013_fixed_point",
+    "fixed-point-gan-brats2013-released": "fixedpoint:brats2013_released",
+    "fixed-point-gan-pe": "fixedpoint:pe",
+    "fixed-point-gan-celeba": "fixedpoint:celeba",
+    "fixed-point-gan-small": "fixedpoint:small",
+    "healthygan": "healthygan:healthygan",
+    "healthygan-covid": "healthygan:covid",
+    "healthygan-xray14": "healthygan:xray14",
+    "healthygan-migraine": "healthygan:migraine",
+    "healthygan-a2b-covid": "healthygan:a2b_covid",
+    "healthygan-a2b-cardiomegaly": "healthygan:a2b_cardiomegaly",
+    "healthygan-a2b-simulated": "healthygan:a2b_simulated",
+    "restoration": "restoration:restoration",
+    "restoration-lgg": "restoration:lgg",
+    "restoration-small": "restoration:small",
+    "restoration-warp": "restoration:warped",
+    "restoration-both": "restoration:both",
+}
+
+
+def names() -> list[str]:
+    """Names of all recipes, in the order of the table; methods without a recipe of their own stand at the end."""
+    from .. import methods
+
+    return [*RECIPES, *(m for m in methods.names() if m not in RECIPES)]
+
+
+def get(name: str) -> Experiment:
+    """The experiment of a recipe, or a method's default settings. Raises ConfigError naming the nearest known name."""
+    if name in RECIPES:
+        return _function(name)()
+    from .. import methods
+
+    if name in methods.names():
+        return Experiment(method_name=name, method=methods.get(name).Config())
+    near = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "see healmap list recipes"
+    raise ConfigError(f"unknown method or recipe '{name}'", hint=hint)
+
+
+def describe(name: str) -> str:
+    """One line: what the recipe's settings are for."""
+    if name in RECIPES:
+        return " ".join((_function(name).__doc__ or "").split("\n\n")[0].split())
+    from .. import methods
+
+    return f"default settings of {methods.get(name).title}"
+
+
+def _function(name: str) -> Callable[[], Experiment]:
+    module, _, function = RECIPES[name].partition(":")
+    return getattr(import_module(f".{module}", __package__), function)

@@ -1,0 +1,89 @@
+"""Recipes of Fixed-Point GAN: Rahman Siddiquee et al., ICCV 2019."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..experiment import DataConfig, DetectionConfig, Experiment, TrainingConfig
+from ..methods.fixedpoint import FixedPointGAN
+
+
+def fixed_point_gan() -> Experiment:
+    """The paper's settings for grey images with two classes, 128 px."""
+    return Experiment(
+        method_name="fixed-point-gan",
+        method=FixedPointGAN.Config(),                     # appendix; lambda_id as for PE, the medical set of 128 px
+        data=DataConfig(size=128, batch_size=16),          # batch: StarGAN's, the paper is silent
+        detection=DetectionConfig(min_area=10),            # section 4.2: components above 10 pixels
+        recipe="fixed-point-gan",
+    )
+
+
+def brats2013() -> Experiment:
+    """BRATS 2013, FLAIR, 256 px (section 4.2 and appendix); synthetic and real images alike."""
+    base = fixed_point_gan()
+    method = replace(base.method, lambda_id=0.1, steps=300_000)   # appendix
+    data = replace(base.data, size=256, fit="pad")         # appendix: padded to 300, centre 256
+    return replace(base, method=method, data=data, recipe="fixed-point-gan-brats2013")
+
+
+def brats2013_stargan() -> Experiment:
+    """Ablation, Table 4, column StarGAN: neither delta map nor fixed-point translation."""
+    return _ablation("stargan", delta=False, fixed_point=False)
+
+
+def brats2013_delta() -> Experiment:
+    """Ablation, Table 4, column w/ Delta."""
+    return _ablation("delta", delta=True, fixed_point=False)
+
+
+def brats2013_fixed_point() -> Experiment:
+    """Ablation, Table 4, column w/ Fixed-Point Translation."""
+    return _ablation("fixed-point", delta=False, fixed_point=True)
+
+
+def brats2013_released() -> Experiment:
+    """BRATS 2013 as the authors' program trains it: critic on cross-domain images, inert decay, batches of 8."""
+    base = brats2013()
+    method = replace(base.method, critic_fakes="released", decay="released", decay_share=1 / 3)   # the last 100,000 steps
+    data = replace(base.data, batch_size=8)                # the program's own BRATS command
+    return replace(base, method=method, data=data, recipe="fixed-point-gan-brats2013-released")
+
+
+def pe() -> Experiment:
+    """Pulmonary embolism patches, 128 px (section 4.3 and appendix)."""
+    base = fixed_point_gan()
+    method = replace(base.method, lambda_id=1.0, steps=200_000)   # appendix
+    # The patch is the finding (section 4.3): no components are looked for.
+    return replace(base, method=method, detection=DetectionConfig(), recipe="fixed-point-gan-pe")
+
+
+def celeba() -> Experiment:
+    """CelebA, five attributes, 128 px (section 4.1 and appendix)."""
+    base = fixed_point_gan()
+    data = replace(
+        base.data,
+        channels=3,
+        fit="crop",                                        # section 4.1: centre 178, then 128
+        normalisation="window",
+        window=(0.0, 255.0),
+        domain_column="attributes",
+        attributes=("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"),   # section 4.1
+    )
+    method = replace(base.method, lambda_id=10.0, steps=200_000)   # appendix
+    return replace(base, method=method, data=data, recipe="fixed-point-gan-celeba")
+
+
+def small() -> Experiment:
+    """64 px and narrow networks, for a first look in minutes on two CPU cores."""
+    base = fixed_point_gan()
+    method = replace(base.method, width=16, critic_width=16, steps=2000)   # ours, to be run in minutes
+    return replace(
+        base, method=method, data=replace(base.data, size=64), training=TrainingConfig(), recipe="fixed-point-gan-small"
+    )
+
+
+def _ablation(column: str, **switches: Any) -> Experiment:
+    base = brats2013()
+    return replace(base, method=replace(base.method, **switches), recipe=f"fixed-point-gan-brats2013-{column}")

@@ -1,0 +1,40 @@
+"""Recipes of StarGAN: Choi et al., CVPR 2018, and the authors' program where the paper is silent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..experiment import DataConfig, Experiment
+from ..methods.stargan import StarGAN
+
+
+def stargan() -> Experiment:
+    """The paper's settings for grey images with two classes."""
+    return Experiment(
+        method_name="stargan",
+        method=StarGAN.Config(),                           # 200,000 steps: authors' program
+        data=DataConfig(size=128, batch_size=16, flip=True),   # section 5 and authors' program
+        recipe="stargan",
+    )
+
+
+def celeba() -> Experiment:
+    """CelebA, five attributes (section 6.3)."""
+    base = stargan()
+    data = replace(
+        base.data,
+        channels=3,
+        fit="crop",                                        # authors' program: centre 178 of 178 x 218, then 128
+        normalisation="window",                            # authors' program: mean and deviation 0.5 of 8-bit values
+        window=(0.0, 255.0),
+        domain_column="attributes",
+        attributes=("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"),   # authors' program
+    )
+    return replace(base, data=data, recipe="stargan-celeba")
+
+
+def rafd() -> Experiment:
+    """RaFD, eight expressions (section 6.4), column class; the first class of the table stands for the neutral one."""
+    base = celeba()
+    data = replace(base.data, domain_column="class", attributes=())   # centre crop 256, then 128: authors' program
+    return replace(base, data=data, recipe="stargan-rafd")
