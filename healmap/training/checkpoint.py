@@ -40,6 +40,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     Raises:
         WriteError: the disk is full or the folder cannot be written; what was there stays.
     """
+    _check_plain(state)
     newest, previous = folder / NEWEST, folder / PREVIOUS
     before = _hashes(newest)
     with replacing(newest) as temporary:
@@ -139,6 +140,18 @@ class _HashingSink:
 
     def flush(self) -> None:
         pass
+
+
+def _check_plain(value: Any, name: str = "") -> None:
+    """A state that only a full unpickler could read would be noticed at resume, when it is too late."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(item, f"{name}.{key}".strip("."))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(item, name)
+    elif not isinstance(value, Tensor) and type(value) not in (int, float, str, bool, type(None)):
+        raise TypeError(f"'{name}' of the state is a {type(value).__name__}, not plain data")
 
 
 def size_of(value: Any) -> int:

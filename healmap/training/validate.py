@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,9 @@ class Validator:
         tally = _Tally()
         self._run(method, self.sample, tally)
         figures = tally.figures()
-        rank = (round(figures["val.auroc"], 3), figures.get("val.pixel_ap", 0.0)) if self.ranks else None
+        # A broken score makes the AUROC NaN: such weights have no rank.
+        ranked = self.ranks and math.isfinite(figures["val.auroc"])
+        rank = (round(figures["val.auroc"], 3), figures.get("val.pixel_ap", 0.0)) if ranked else None
         if everything and self.rest:
             self._run(method, self.rest, tally)
             figures = tally.figures()

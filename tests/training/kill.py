@@ -24,9 +24,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import toys  # noqa: E402
+import toys
 
-from healmap.training import checkpoint, loop, train_run  # noqa: E402
+from healmap.training import checkpoint, loop, train_run
 
 METHODS = ("restoration", "fixed-point-gan", "healthygan")
 MUTANTS = ("", "rng", "average", "optimisers", "consumed", "window")
