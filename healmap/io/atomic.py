@@ -35,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _flush_folder(path.parent)
     except WriteError:
-        raise                         # from within: it knows better
+        raise  # from within: it knows better
     except OSError as error:
         raise WriteError("cannot write", where=str(path), hint=error.strerror or type(error).__name__) from error
     finally:

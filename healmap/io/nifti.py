@@ -39,6 +39,8 @@ def read_nifti(path: Path, limits: Limits) -> Image:
                 raise UnreadableError(f"the file ends after {packed} of {offset + size} bytes", where=str(path))
             _skip(stream, offset - header.structarr.dtype.itemsize)
             array = _voxels(stream, size, path).view(dtype).reshape(shape if samples == 1 else (samples, *shape), order="F")
+            if zipped:
+                stream.read(1)  # at the end of the stream gzip compares its checksum
         if samples > 1:
             array = np.moveaxis(array, 0, -1)
         array = _scaled(array, header, path)
