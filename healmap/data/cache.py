@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -36,10 +36,11 @@ from .faults import Fault, refuse
 from .preprocess import FOREGROUND_SHARE, Preprocessing, Stats
 from .table import Row, Table
 
-FORMAT = 1  # raise when what a store holds changes
+FORMAT = 2  # raise when what a store holds changes
 GEOMETRY = ("size", "channels", "fit", "percentiles", "axis")
 STALE_SECONDS = 24 * 3600  # a temporary folder this old belongs to no living run
 Progress = Callable[[int, int], None]
+Warned = tuple[str, str, str]  # kind, place within the file, text: no name goes into the store
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -66,6 +67,7 @@ class StoredCase:
     planes: tuple[Plane, ...]
     left_out: int
     patient: str
+    warnings: tuple[Warned, ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,6 @@ class Store:
     arrays: dict[str, NDArray[Any]]
     masks: NDArray[np.uint8]
     cases: tuple[StoredCase, ...]
-    warnings: tuple[Fault, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Decoded:
     planes: list[tuple[int | None, str, int | None, NDArray[Any], NDArray[np.bool_] | None, str]]
     left_out: int
     patient: str
-    warnings: list[Fault]
+    warnings: list[Warned]
     size: str
 
 
@@ -135,26 +136,26 @@ def decode(table: Table, row: Row, preprocessing: Preprocessing) -> Decoded:
         HealError: the file or mask cannot be used.
     """
     image = read_case(table.file(row))
-    where, warnings = table.where(row), []
+    warnings: list[Warned] = []
     axis, stats = plane_axis(image, preprocessing.config.axis), stats_of(image, preprocessing)
     if stats["nonfinite"]:
         text = f"{stats['nonfinite']} of {stats['n']} values are not finite: they are taken as the lowest value"
-        warnings.append(Fault("nan", where, text, True))
+        warnings.append(("nan", "", text))
     if stats["min"] == stats["max"]:
-        warnings.append(Fault("constant", where, f"all values are {stats['min']:g}: nothing can be learnt from it", True))
+        warnings.append(("constant", "", f"all values are {stats['min']:g}: nothing can be learnt from it"))
     mask = read_mask(table, row, image)
     chosen, left_out = choose_planes(table, row, image, axis, stats, mask)
     if not chosen:
-        warnings.append(Fault("empty", where, "every plane is background: nothing is left of this volume", True))
+        warnings.append(("empty", "", "every plane is background: nothing is left of this volume"))
     planes = []
     for slice_row in chosen:
         native, padding = plane_of(image, slice_row.index, axis)
         seen = mask_plane(mask, image, slice_row.index, axis) if mask is not None else None
-        at = f"{where}, slice {slice_row.index}" if image.is_volume else where
+        at = f"slice {slice_row.index}" if image.is_volume else ""
         if seen is not None and slice_row.label == HEALTHY and seen.any():
             raise UsageError(f"labelled healthy, but {int(seen.sum())} pixels are marked as lesion", hint="correct one of them")
         if seen is not None and slice_row.label == DISEASED and not seen.any():
-            warnings.append(Fault("mask", at, "labelled diseased, but its mask marks nothing", True))
+            warnings.append(("mask", at, "labelled diseased, but its mask marks nothing"))
         pixels = identity(native)
         planes.append(
             (
@@ -167,6 +168,11 @@ def decode(table: Table, row: Row, preprocessing: Preprocessing) -> Decoded:
             )
         )
     return Decoded(stats, planes, left_out, pseudonym(image.patient_id), warnings, _size(image))
+
+
+def as_faults(table: Table, row: Row, warnings: Iterable[Warned]) -> list[Fault]:
+    """A row's warnings with its name."""
+    return [Fault(kind, ", ".join(filter(None, (table.where(row), at))), text, True) for kind, at, text in warnings]
 
 
 def identity(plane: NDArray[Any]) -> str:
@@ -281,8 +287,7 @@ def _build(folder: Path, table: Table, preprocessing: Preprocessing, on_progress
         for done, result in enumerate(in_threads(attempt, table.rows), 1):
             if isinstance(result, Fault):
                 faults.append(result)
-            elif not [f for f in faults if not f.warning]:  # after a fault only further faults are of interest
-                faults += result.warnings
+            elif not faults:  # after a fault only further faults are of interest
                 planes = []
                 for index, label, near, plane, mask, pixels in result.planes:
                     kind = plane.dtype.name
@@ -290,13 +295,13 @@ def _build(folder: Path, table: Table, preprocessing: Preprocessing, on_progress
                     place = file(name, kind, plane.shape).append(plane)
                     its_mask = masks.append(mask.view(np.uint8)) if mask is not None else -1
                     planes.append([index, label, near, name, place, its_mask, pixels])
-                cases.append({"stats": result.stats, "planes": planes, "left_out": result.left_out, "patient": result.patient})
+                case = {"stats": result.stats, "planes": planes, "left_out": result.left_out}
+                cases.append({**case, "patient": result.patient, "warnings": result.warnings})
             if on_progress:
                 on_progress(done, len(table.rows))
     refuse(faults, table.name or str(table.root))
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    warnings = [[f.kind, f.where, f.text] for f in faults]
-    text = json.dumps({"format": FORMAT, "sizes": sizes, "cases": cases, "warnings": warnings}).encode()
+    text = json.dumps({"format": FORMAT, "sizes": sizes, "cases": cases}).encode()
     for name, data in (("index.json", text), ("index.sha256", hashlib.sha256(text).hexdigest().encode())):
         with open(folder / name, "wb") as out:
             out.write(data)
@@ -340,9 +345,16 @@ def _load(folder: Path, key: str) -> Store | None:
     except (OSError, ValueError, KeyError):
         return None
     cases = tuple(
-        StoredCase(c["stats"], tuple(Plane(*p) for p in c["planes"]), c["left_out"], c["patient"]) for c in plain["cases"]
+        StoredCase(
+            c["stats"],
+            tuple(Plane(*p) for p in c["planes"]),
+            c["left_out"],
+            c["patient"],
+            tuple((k, at, t) for k, at, t in c["warnings"]),
+        )
+        for c in plain["cases"]
     )
-    return Store(key, arrays, arrays.pop("masks"), cases, tuple(Fault(k, w, t, True) for k, w, t in plain["warnings"]))
+    return Store(key, arrays, arrays.pop("masks"), cases)
 
 
 def _map(path: Path) -> NDArray[Any]:

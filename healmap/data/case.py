@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import GeometryError, UsageError
 from ..io.image import Image, get_plane, n_slices
-from ..io.read import read_image, read_series
+from ..io.read import read_image
 from ..types import DISEASED, HEALTHY, UNKNOWN
 from .faults import boxes
 from .preprocess import Preprocessing, Stats
@@ -23,17 +23,8 @@ from .table import Row, SliceRow, Table
 
 
 def read_case(path: Path) -> Image:
-    """The image or volume at ``path``: a file, or a folder holding one DICOM series.
-
-    Raises:
-        UsageError: the folder holds several series. UnreadableError and its kin: see :mod:`healmap.io.read`.
-    """
-    if not path.is_dir():
-        return read_image(path)
-    series = read_series(path)
-    if len(series) != 1:
-        raise UsageError(f"the folder holds {len(series)} image series", where=str(path), hint="give each a folder of its own")
-    return series[0]
+    """The image or volume at ``path``: a file, or a folder holding one DICOM series; see :func:`healmap.io.read.read_image`."""
+    return read_image(path)
 
 
 def plane_axis(image: Image, axis: int) -> int | None:
@@ -45,7 +36,7 @@ def plane_axis(image: Image, axis: int) -> int | None:
 
 def stats_of(image: Image, preprocessing: Preprocessing) -> Stats:
     """``case_stats`` of all of the image."""
-    return preprocessing.case_stats(image.array, window=image.window, padding=image.padding, volume=image.is_volume)
+    return preprocessing.case_stats(image.array, window=image.window, padding=image.padding, colour=image.colour)
 
 
 def plane_of(image: Image, index: int, axis: int | None) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import HealError
 from ..experiment import DataConfig
 from ..types import LABELS, SPLITS
-from .cache import Decoded, Progress, decode, in_threads
+from .cache import Decoded, Progress, as_faults, decode, in_threads
 from .faults import Fault, boxes, table_faults
 from .leaks import Leak, Member, find_leaks
 from .preprocess import Preprocessing
@@ -85,7 +85,7 @@ def check(path: Path | str | Table, config: DataConfig | None = None, on_progres
         if isinstance(result, Fault):
             faults.append(result)
         elif result is not None:
-            faults += result.warnings
+            faults += as_faults(table, row, result.warnings)
             left_out += result.left_out
             sizes[result.size] += 1
             patient = row.patient_id or result.patient

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..experiment import DataConfig
 from ..io.image import Image
 from ..types import HEALTHY, LABELS, SPLITS, Domains, Spec
-from .cache import Plane, Progress, Store, open_store
+from .cache import Plane, Progress, Store, as_faults, open_store
 from .case import mask_plane, plane_axis, plane_of, read_case, read_mask
 from .domains import codes, domains_of
 from .faults import Fault, refuse, table_faults
@@ -199,7 +199,8 @@ def open_dataset(
     if not entries:
         raise UsageError("no image is left", where=where, hint="; ".join([*notes, *more]) or "every plane is background")
     spec = Spec(config.channels, config.size, config.size, domains)
-    warnings = (*(f for f in faults if f.warning), *store.warnings)
+    seen = [w for row, case in zip(chosen.rows, store.cases, strict=True) for w in as_faults(chosen, row, case.warnings)]
+    warnings = (*(f for f in faults if f.warning), *seen)
     dataset = Dataset(chosen, config, preprocessing, spec, split, store, entries, (*notes, *more), warnings)
     dataset.labels()  # classes and attributes that cannot be read are found now, not in a step
     return dataset

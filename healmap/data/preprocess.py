@@ -82,13 +82,16 @@ class Preprocessing:
 
     # ---- intensity -----------------------------------------------------------------------------------------------------
 
-    def to_channels(self, plane: NDArray[Any], *, volume: bool = False) -> NDArray[Any]:
-        """A plane (H, W) stays; colour (H, W, 3) becomes grey by luma (ITU-R 601) when one channel is wanted; a volume has one
-        axis more. Kinds: uint8, uint16, all others become float32."""
-        if plane.ndim == 3 + volume and self.config.channels == 1:
-            grey = plane.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-            return np.rint(grey).astype(plane.dtype) if plane.dtype.kind in "ub" else grey
-        return _storable(plane)
+    def to_channels(self, array: NDArray[Any], *, colour: bool | None = None) -> NDArray[Any]:
+        """Grey stays; colour, (…, 3), becomes grey by luma (ITU-R 601) when one channel is wanted. Any number of axes.
+
+        colour: whether the last axis is red, green, blue; None: yes for three axes, as in a plane. uint8 and uint16 stay, all
+        other kinds become float32.
+        """
+        if (array.ndim == 3 if colour is None else colour) and self.config.channels == 1:
+            grey = array.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+            return np.rint(grey).astype(array.dtype) if array.dtype.kind in "ub" else grey
+        return _storable(array)
 
     def case_stats(
         self,
@@ -96,18 +99,19 @@ class Preprocessing:
         *,
         window: tuple[float, float] | None = None,
         padding: NDArray[np.bool_] | None = None,
-        volume: bool = False,
+        colour: bool | None = None,
     ) -> Stats:
-        """Statistics of one case, from its raw values: a plane (H, W[, 3]), or a whole volume with one axis more.
+        """Statistics of one case, from its raw values: a plane (H, W[, 3]), or a whole volume.
 
-        window: the display window that the file brings. padding: True where the file says that nothing was imaged; left out.
+        colour: as in :meth:`to_channels`. window: the display window that the file brings. padding: True where the file says
+        that nothing was imaged; left out.
         Values that are not finite are left out and counted. ``low``: 0 if no value is negative, else the smallest (air).
         Foreground: above ``threshold`` = low + 10 % of the way to the 99.5th percentile.
 
         Raises:
             UnreadableError: no finite value at all.
         """
-        array = self.to_channels(array, volume=volume)
+        array = self.to_channels(array, colour=colour)
         if padding is not None and padding.any() and not padding.all():
             values = array[~padding]
         else:

@@ -131,7 +131,7 @@ class Predictor:
                     put_plane(masks, mask, index, axis, like=image)
             if native.healed is not None:
                 if healed is None:
-                    base = self.preprocessing.to_channels(image.array, volume=True)
+                    base = self.preprocessing.to_channels(image.array, colour=image.colour)
                     healed = np.array(base, np.float32)
                 put_plane(healed, native.healed, index, axis, like=image)
         score = max(score for _, score in scores)

@@ -201,8 +201,8 @@ def test_zscore_pools_the_training_cases() -> None:
 @pytest.mark.parametrize(
     "x",
     [
-        np.zeros((5, 7), np.uint8), np.full((5, 7), 255, np.uint8), np.full((5, 7), -3.5, np.float32), np.ones((1, 1), np.uint16),
-        np.ones((1, 9), np.float32), np.array([[np.nan, 1.0], [np.inf, -np.inf]], np.float32),
+        np.zeros((5, 7), np.uint8), np.full((5, 7), 255, np.uint8), np.full((5, 7), -3.5, np.float32),
+        np.ones((1, 1), np.uint16), np.ones((1, 9), np.float32), np.array([[np.nan, 1.0], [np.inf, -np.inf]], np.float32),
         np.array([[1e30, -1e30, 5.0]], np.float32), np.array([[0, 1e-42]], np.float32), np.array([[1e300, 1.0]]), np.eye(6) > 0,
         np.array([[-(2**40), 2**40]]),
     ],
@@ -247,7 +247,7 @@ def test_declared_padding_counts_neither_in_statistics_nor_in_pictures() -> None
 
 def test_a_volume_three_slices_deep_is_no_colour_picture() -> None:
     volume = np.random.default_rng(0).normal(size=(8, 9, 3)).astype(np.float32)
-    assert make().case_stats(volume, volume=True)["max"] == volume.max()
+    assert make().case_stats(volume, colour=False)["max"] == volume.max()
     colour = np.zeros((8, 9, 3), np.uint8)
     colour[..., 1] = 100
     assert make().case_stats(colour)["max"] == 59  # luma of pure green

@@ -70,8 +70,8 @@ def test_many_patients_meet_the_shares_exactly() -> None:
 
 @pytest.mark.parametrize(
     ("count", "fractions", "expected"),
-    [(10, (0.7, 0.1, 0.2), [7, 1, 2]), (3, (0.7, 0.1, 0.2), [1, 1, 1]), (1, (0.7, 0.1, 0.2), [1, 0, 0]), (5, (1, 0, 0), [5, 0, 0]),
-     (4, (0.5, 0.0, 0.5), [2, 0, 2]), (0, (0.7, 0.1, 0.2), [0, 0, 0])],
+    [(10, (0.7, 0.1, 0.2), [7, 1, 2]), (3, (0.7, 0.1, 0.2), [1, 1, 1]), (1, (0.7, 0.1, 0.2), [1, 0, 0]),
+     (5, (1, 0, 0), [5, 0, 0]), (4, (0.5, 0.0, 0.5), [2, 0, 2]), (0, (0.7, 0.1, 0.2), [0, 0, 0])],
 )  # fmt: skip
 def test_apportion(count: int, fractions: tuple[float, ...], expected: list[int]) -> None:
     assert apportion(count, fractions) == expected
