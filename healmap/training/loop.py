@@ -132,9 +132,10 @@ class Loop:
         if not self.position.done:
             self._save(between)                        # from here on a killed run can be resumed
         while self.position.phase < len(self.phases):
+            phase = self.position.phase
+            self._run_phase(self.phases[phase], self._optimisers[phase], between, stop)
             now = self.position
-            self._run_phase(self.phases[now.phase], self._optimisers[now.phase], between, stop)
-            self.position = Position(phase=now.phase + 1, done=now.done, elapsed=now.elapsed, totals=now.totals)
+            self.position = Position(phase=phase + 1, done=now.done, elapsed=now.elapsed, totals=now.totals)
             self._save(between)
 
     def _run_phase(self, phase: Phase, optimisers: FabricOptimisers, between: Between, stop: StopWish) -> None:
