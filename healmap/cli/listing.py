@@ -92,11 +92,12 @@ def figures(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def metrics(tree: Mapping[str, Any]) -> None:
-    """The figures of an evaluation with their intervals."""
+    """The main figures of an evaluation with their intervals; ``metrics.json`` holds them all."""
     grid = Grid(title="figures with 95 % intervals over patients")
     for head in ("figure", "value", "95 % interval", "n"):
         grid.add_column(head, justify="left" if head == "figure" else "right", no_wrap=True)
-    for name, figure in figures(tree):
+    shown = {part: tree[part] for part in ("image", "pixel", "lesion", "healthy", "baseline") if part in tree}
+    for name, figure in figures(shown):
         grid.add_row(name, *cells(figure), str(figure["n"]))
     _console().print(grid)
 

@@ -25,7 +25,7 @@ def healmap(*words: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantoms")
-    assert main(["data", "make", "phantoms", str(out), "--patients", "16", "--size", "32", "--seed", "1"]) == 0
+    assert main(["data", "make", "phantoms", str(out), "--patients", "30", "--size", "32", "--seed", "1"]) == 0
     return out
 
 
@@ -78,7 +78,7 @@ def test_evaluate_writes_every_promised_figure(
     run: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "test"
-    assert main(["evaluate", str(run), "--data", str(phantoms), "--split", "test", "-o", str(out), "--bootstrap", "20"]) == 0
+    assert main(["evaluate", str(run), "--data", str(phantoms), "--split", "test", "-o", str(out), "--bootstrap", "100"]) == 0
     tree = json.loads((out / "metrics.json").read_text())
     for path in (
         "image.auroc", "image.ap", "pixel.auroc", "pixel.ap", "pixel.dice", "pixel.dice_best", "pixel.dice_per_slice",
