@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .norm import InstanceNorm
 
 Norm = Literal["instance", "group", "none"]
 
@@ -46,15 +47,16 @@ class Block(nn.Module):
         self.norm = _norm(norm, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.second(F.relu(self.first(x)))))
+        return self.norm(self.second(F.relu(self.first(x))))
 
 
 def _norm(norm: Norm, channels: int) -> nn.Module:
+    """A normalisation and its ReLU."""
     if norm == "instance":
-        return nn.InstanceNorm2d(channels, affine=True)
+        return InstanceNorm(channels, relu=True)
     if norm == "group":
-        return nn.GroupNorm(max(1, channels // 8), channels)
-    return nn.Identity()
+        return nn.Sequential(nn.GroupNorm(max(1, channels // 8), channels), nn.ReLU())
+    return nn.ReLU()
 
 
 class UNet(nn.Module):
