@@ -51,8 +51,9 @@ def blend(base: NDArray[np.float32], anomaly_map: NDArray[np.float32], top: floa
 
 
 def outline(picture: Picture, mask: NDArray[np.bool_], colour: NDArray[np.uint8] = CONTOUR) -> Picture:
-    """The picture with the inner edge of the mask drawn in."""
-    edge = mask & ~ndimage.binary_erosion(mask, border_value=0)
+    """The picture with the inner edge of the mask drawn in, about a hundredth of the picture wide."""
+    wide = max(1, round(max(mask.shape) / 128))
+    edge = mask & ~ndimage.binary_erosion(mask, iterations=wide, border_value=0)
     out = picture.copy()
     out[edge] = colour
     return out

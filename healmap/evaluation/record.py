@@ -58,7 +58,7 @@ def protocol(
             "step": card.get("step"),
             "chosen": card.get("chosen", ""),
         },
-        "data": dict(manifest(sets[split])),
+        "data": {**manifest(sets[split]), "name": _data_name(sets[split])},
         "evaluated": {
             "images": len(detectors.method.seen),
             "labelled": len(detectors.method.labelled()),
@@ -139,6 +139,11 @@ def _curves(detectors: Detectors) -> dict[str, Any]:
     if detectors.thumbnail_scores:
         found["roc"]["thumbnail"] = roc([detectors.thumbnail_scores[i] for i in known])
     return found
+
+
+def _data_name(dataset: Dataset) -> str:
+    """The table's folder: every table is called labels.csv."""
+    return dataset.table.root.resolve().name or dataset.table.name
 
 
 def _cell(value: float | None) -> str:

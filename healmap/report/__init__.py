@@ -1,0 +1,1 @@
+"""Pages made from evaluations: one self-contained HTML file each, which opens without a network and runs no script."""
