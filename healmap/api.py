@@ -138,9 +138,12 @@ def evaluate(
 ) -> Mapping[str, Any]:
     """Figures, table and report of a run on labelled images; see :func:`healmap.evaluation.evaluate.evaluate_run`."""
     from .evaluation.evaluate import evaluate_run
+    from .report.report import write_report
 
     table, _ = with_splits(data)
-    return evaluate_run(Path(run), table, split, Path(out), weights=weights, **options)
+    metrics = evaluate_run(Path(run), table, split, Path(out), weights=weights, **options)
+    write_report(Path(out))
+    return metrics
 
 
 def make_phantoms(out: Path | str, *, patients: int = 60, size: int = 64, seed: int = 0) -> Table:
