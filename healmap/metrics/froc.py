@@ -42,9 +42,8 @@ class Froc:
         """anomaly_map and truth: (H, W)."""
         values, mask = np.asarray(anomaly_map), np.asarray(truth, dtype=bool)
         lesions, count = ndimage.label(mask, structure=EIGHT)
-        row = self.rows.setdefault(group, {
-            "found": np.zeros(len(self.thresholds)), "false": np.zeros(len(self.thresholds)),
-            "lesions": np.zeros(1), "images": np.zeros(1)})
+        sizes = {"found": len(self.thresholds), "false": len(self.thresholds), "lesions": 1, "images": 1}
+        row = self.rows.setdefault(group, {name: np.zeros(size) for name, size in sizes.items()})
         row["lesions"] += count
         row["images"] += 1
         pixels, found, false = 0, 0, 0
@@ -82,7 +81,9 @@ class Froc:
         return np.where(np.isnan(sensitivity).any(axis=1) if sensitivity.shape[1] else True, np.nan, best)
 
 
-def threshold_grid(values: ArrayLike, counts: ArrayLike, *, points: int = 40, extra: Sequence[float] = ()) -> NDArray[np.float64]:
+def threshold_grid(
+    values: ArrayLike, counts: ArrayLike, *, points: int = 28, extra: Sequence[float] = ()
+) -> NDArray[np.float64]:
     """Thresholds for a sweep, descending, from counts (K,) of map values (K,) ascending.
 
     Exceeded by half of the pixels down to one of them, in equal steps of the logarithm; some lie beyond the largest value,
