@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 
 from ..config import to_plain
 from ..errors import HealError, UsageError
-from ..io.hashing import pixel_hash, sha256_file
+from ..io.hashing import pixel_hash
 from ..io.image import Image
 from ..types import DISEASED, HEALTHY
 from .case import choose_planes, mask_plane, plane_axis, plane_of, read_case, read_mask, stats_of
 from .faults import Fault, refuse
+from .hashes import Hashes
 from .preprocess import FOREGROUND_SHARE, Preprocessing, Stats
 from .table import Row, Table
 
@@ -106,7 +107,8 @@ def open_store(
         UsageError: images or masks cannot be used: all of them listed; or the cache cannot be written.
     """
     root = cache_folder(cache)
-    key = _key(table, preprocessing)
+    with Hashes(root) as hashes:
+        key = _key(table, preprocessing, hashes)
     store = _load(root / key, key)
     if store:
         return store
@@ -210,10 +212,10 @@ def in_threads(function: Callable[[A], B], items: Sequence[A], workers: int = 0)
                 future.cancel()
 
 
-def _key(table: Table, preprocessing: Preprocessing) -> str:
+def _key(table: Table, preprocessing: Preprocessing, hashes: Hashes) -> str:
     def contents(row: Row) -> list[Any]:
         listed = [(s.index, s.label, s.to_tumour) for s in table.slices_of(row)]
-        return [_sha(table.file(row)), _sha(table.mask_file(row)), row.box, row.label, listed]
+        return [_sha(table.file(row), hashes), _sha(table.mask_file(row), hashes), row.box, row.label, listed]
 
     plain = to_plain(preprocessing.config)
     digest = hashlib.sha256(json.dumps([FORMAT, FOREGROUND_SHARE, [plain[k] for k in GEOMETRY]]).encode())
@@ -222,14 +224,14 @@ def _key(table: Table, preprocessing: Preprocessing) -> str:
     return digest.hexdigest()[:32]
 
 
-def _sha(path: Path | None) -> str:
+def _sha(path: Path | None, hashes: Hashes) -> str:
     """Hash of a file's content; of a series folder: of all its files. What cannot be read is reported when it is decoded."""
     if path is None:
         return ""
     try:
         if path.is_dir():
-            return hashlib.sha256("".join(sha256_file(p) for p in sorted(path.iterdir()) if p.is_file()).encode()).hexdigest()
-        return sha256_file(path)
+            return hashlib.sha256("".join(hashes.of(p) for p in sorted(path.iterdir()) if p.is_file()).encode()).hexdigest()
+        return hashes.of(path)
     except OSError:
         return "unreadable"
 

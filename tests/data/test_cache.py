@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from healmap.data import cache as cache_module
+from healmap.data import hashes as hashes_module
 from healmap.data.cache import in_threads, open_store
 from healmap.data.dataset import open_dataset
+from healmap.data.hashes import Hashes
 from healmap.data.preprocess import Preprocessing
 from healmap.data.table import Table
 from healmap.errors import UsageError
@@ -26,7 +28,7 @@ CONFIG = DataConfig(size=16)
 
 
 def stores(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -141,7 +143,7 @@ def test_nothing_is_left_when_building_fails(phantoms: Table, tmp_path: Path, mo
     monkeypatch.setattr(cache_module, "decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         open_dataset(phantoms, "val", CONFIG, cache=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["hashes.sqlite"]
 
 
 def test_old_remains_of_killed_runs_are_removed_and_young_ones_kept(phantoms: Table, tmp_path: Path) -> None:
@@ -174,6 +176,41 @@ def test_no_name_of_a_patient_or_file_is_written_into_it(phantoms: Table, tmp_pa
     open_dataset(phantoms, "val", CONFIG, cache=tmp_path / "cache")
     everything = b"".join(p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file())
     assert b"phantom_0" not in everything
+
+
+def test_hashes_are_remembered_and_follow_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, reads = tmp_path / "a.bin", list[Path]()
+    sha256_file = hashes_module.sha256_file
+
+    def counting(path: Path) -> str:
+        reads.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(hashes_module, "sha256_file", counting)
+    monkeypatch.setattr(hashes_module, "SETTLED_SECONDS", -1.0)
+
+    def of() -> str:
+        with Hashes(tmp_path / "cache") as hashes:
+            return hashes.of(file)
+
+    file.write_bytes(b"one")
+    first = of()
+    assert of() == first
+    assert len(reads) == 1
+    status = file.stat()
+    file.write_bytes(b"two")  # same size, and the old time put back
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert of() != first
+    assert len(reads) == 2
+    monkeypatch.setattr(hashes_module, "SETTLED_SECONDS", 2.0)
+    file.write_bytes(b"six")
+    of()
+    of()
+    assert len(reads) == 4  # too young to be believed
+    (tmp_path / "cache" / "hashes.sqlite").write_bytes(b"no database at all" * 99)
+    assert of() == sha256_file(file)
+    with pytest.raises(OSError, match="gone"), Hashes(tmp_path) as hashes:
+        hashes.of(tmp_path / "gone")
 
 
 def test_few_results_wait_at_any_time() -> None:
