@@ -125,7 +125,11 @@ def _groups(folder: Path, limits: Limits) -> dict[str, list[Header]]:
     from .read import kind_of
 
     groups: dict[str, list[Header]] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise UnreadableError("cannot open the folder", where=str(folder), hint=error.strerror or "") from None
+    for path in paths:
         if path.name.startswith(".") or not path.is_file() or path.stat().st_size == 0 or kind_of(path) != "dicom":
             continue
         header = read_header(path, limits)

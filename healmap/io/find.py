@@ -24,7 +24,10 @@ def find_images(folder: str | Path) -> list[Path]:
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
     for here, folders, names in os.walk(root, followlinks=True):
-        status = os.stat(here)
+        try:
+            status = os.stat(here)
+        except OSError:  # gone since it was listed
+            continue
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue

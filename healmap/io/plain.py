@@ -28,8 +28,10 @@ def read_plain(path: Path, kind: str, limits: Limits) -> Image:
         from .tiff import read_tiff
 
         return read_tiff(path, limits)
-    if kind == "png" and _png_depth(path) == (16, True):
-        raise UnreadableError("16-bit colour PNG files are not supported", where=str(path), hint="save it as a 16-bit TIFF")
+    with parsing(path, kind.upper()):
+        if kind == "png" and _png_depth(path) == (16, True):
+            hint = "save it as a 16-bit TIFF"  # Pillow would halve it to 8 bits without a word
+            raise UnreadableError("16-bit colour PNG files are not supported", where=str(path), hint=hint)
     array, notes = read_pillow(path, kind, limits)
     return Image(array, kind, colour=array.ndim == 3, notes=tuple(notes), sources=(path,))
 
@@ -89,7 +91,7 @@ def _open(path: Path, kind: str, limits: Limits) -> PIL.Image.Image:
 
 
 def _png_depth(path: Path) -> tuple[int, bool]:
-    """Bits per sample, and whether there are several samples (Pillow silently halves those to 8 bits)."""
+    """Bits per sample, and whether there are several samples."""
     with open(path, "rb") as file:
         head = file.read(26)
     return (head[24], head[25] in (2, 4, 6)) if len(head) == 26 else (0, False)

@@ -92,12 +92,15 @@ def _by_pillow(path: Path, index: int, page: Any) -> np.ndarray | None:
     """Pillow's reading, if it comes out in the very type and shape the file declares."""
     import PIL.Image
 
-    with PIL.Image.open(path, formats=("TIFF",)) as picture:
-        picture.seek(index)
-        picture.load()
-        if picture.mode not in ("1", "L", "P", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "F"):
-            return None
-        array = np.array(picture)
+    try:
+        with PIL.Image.open(path, formats=("TIFF",)) as picture:
+            picture.seek(index)
+            picture.load()
+            if picture.mode not in ("1", "L", "P", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "F"):
+                return None
+            array = np.array(picture)
+    except PIL.UnidentifiedImageError:  # a compression or a layout it does not know either
+        return None
     same = array.dtype.newbyteorder("=") == page.dtype.newbyteorder("=") or (page.bitspersample == 1 and array.dtype == bool)
     return array if same and array.shape == page.shape else None
 
