@@ -63,10 +63,10 @@ class RestorationConfig:
     lr: float = 1e-3
     weight_decay: float = 0.01             # AdamW's default
     warm_up: int = 50                      # steps until the learning rate is full
-    smooth: int = 5                        # pixels; the map is averaged over such a square
+    smooth: int = 3                        # pixels; the map is averaged over such a square
     sign: Literal["both", "bright", "dark"] = "both"         # count differences of either sign, or where the image is too ...
-    score: Literal["mean", "foreground-mean", "max", "top"] = "mean"
-    top: float = 0.01                      # share of the pixels of the body that "top" averages: the highest
+    score: Literal["mean", "foreground-mean", "max", "top"] = "top"    # of the map; a mean grows with the body's size
+    top: float = 0.02                      # share of the pixels of the body that "top" averages: the highest
 
     def __post_init__(self) -> None:
         def require(condition: bool, what: str, hint: str) -> None:

@@ -34,6 +34,7 @@ RECIPES: dict[str, str] = {
     "healthygan-a2b-cardiomegaly": "healthygan:a2b_cardiomegaly",
     "healthygan-a2b-simulated": "healthygan:a2b_simulated",
     "restoration": "restoration:restoration",
+    "restoration-prototype": "restoration:prototype",
     "restoration-lgg": "restoration:lgg",
     "restoration-small": "restoration:small",
     "restoration-warp": "restoration:warped",

@@ -9,11 +9,16 @@ from ..methods.restoration import RestorationConfig
 
 
 def restoration() -> Experiment:
-    """The default: any grey image on a dark or a full background, lesions that change intensities."""
+    """Any grey image; made-up lesions that change intensities."""
     return Experiment(
         method_name="restoration",
         method=RestorationConfig(),
-        data=DataConfig(size=96, batch_size=16),           # the prototype's: minutes on two CPU cores
+        data=DataConfig(
+            size=96,                                       # the prototype's: minutes on two CPU cores
+            batch_size=16,
+            normalisation="foreground-median",             # brightness differs between scanners; the body's median travels
+            median_scale=2.5,                              # the prototype's: tissue at 0.4, room above for bright lesions
+        ),
         training=TrainingConfig(
             ema=0.99,                                      # a window of 100 steps; runs are short
             sample_every=500,
@@ -23,23 +28,41 @@ def restoration() -> Experiment:
     )
 
 
-def lgg() -> Experiment:
-    """FLAIR slices of the head: brightness differs from scanner to scanner, so it is measured against the head's median."""
+def prototype() -> Experiment:
+    """Map and score as in the method's first experiment: smoothed over 5 pixels, mean over the image."""
     base = restoration()
-    return replace(base, data=replace(base.data, normalisation="foreground-median", median_scale=2.5), recipe="restoration-lgg")
+    return replace(base, method=replace(base.method, smooth=5, score="mean"), recipe="restoration-prototype")
+
+
+def lgg() -> Experiment:
+    """FLAIR slices of the head, where lesions are known to be brighter than what surrounds them."""
+    base = restoration()
+    return replace(base, method=replace(base.method, sign="bright"), recipe="restoration-lgg")
 
 
 def small() -> Experiment:
     """64 px, for a first look in under two minutes on two CPU cores."""
     base = restoration()
-    return replace(base, data=replace(base.data, size=64), method=replace(base.method, steps=1000), recipe="restoration-small")
+    return replace(
+        base,
+        data=replace(base.data, size=64),
+        method=replace(base.method, steps=1000),
+        training=replace(base.training, sample_every=250, save_every=250),
+        recipe="restoration-small",
+    )
 
 
 def warped() -> Experiment:
-    """Lesions that deform instead of changing intensities (DeScarGAN's ellipses): 64 px, no background to leave out."""
+    """Lesions that deform instead of changing intensities, as in DeScarGAN's ellipses; 64 px."""
     base = small()
-    method = replace(base.method, head="warp", foreground="all", steps=4000)
-    return replace(base, method=method, recipe="restoration-warp")
+    return replace(
+        base,
+        # Such images have no background: their own lowest and highest value are the range.
+        data=replace(base.data, normalisation="percentile", percentiles=(0.0, 100.0)),
+        method=replace(base.method, head="warp", foreground="all", steps=4000),
+        training=replace(base.training, sample_every=1000, save_every=1000),
+        recipe="restoration-warp",
+    )
 
 
 def both() -> Experiment:

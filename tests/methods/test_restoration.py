@@ -227,7 +227,7 @@ def test_it_sees_healthy_images_only():
     assert Restoration.needs is Needs.HEALTHY
 
 
-@pytest.mark.parametrize("name", ["", "-lgg", "-small", "-warp", "-both"])
+@pytest.mark.parametrize("name", ["", "-lgg", "-prototype", "-small", "-warp", "-both"])
 def test_the_recipes_build(name):
     experiment = recipes.get("restoration" + name)
     assert experiment.method_name == "restoration"
