@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -68,14 +69,14 @@ def foreground(image: Tensor, threshold: float = 0.06, smooth: int = 5) -> Tenso
     filled-in concavities. Where the rim of the image is not dark there is no background to tell, and all is foreground.
     """
     v = (image.float().amax(1, keepdim=True) + 1) / 2
-    above = (F.avg_pool2d(v, smooth, 1, smooth // 2, count_include_pad=False) > threshold).float()
+    above = (F.avg_pool2d(v, smooth, 1, smooth // 2, count_include_pad=False) > threshold).int()
     filled = torch.ones_like(above, dtype=torch.bool)
     for axis in (2, 3):
         before = above.cumsum(axis)
         after = before.select(axis, -1).unsqueeze(axis) - before + above
         filled &= (before > 0) & (after > 0)
     rim = torch.cat((above[..., 0, :], above[..., -1, :], above[..., 0], above[..., -1]), dim=-1)     # (N, 1, 2H + 2W)
-    return filled | (rim.mean(-1) > 0.8)[..., None, None]
+    return filled | (rim.float().mean(-1) > 0.8)[..., None, None]
 
 
 def uniform(n: int, low: float, high: float, like: Tensor) -> Tensor:
@@ -139,7 +140,8 @@ def _add_lesion(x: Tensor, inside: Tensor, config: Lesions, chosen: Tensor) -> T
     sign = torch.where(uniform(n, 0, 1, x) < config.bright, 2.0, -2.0)              # 2: amplitudes are of [0, 1], x of [-1, 1]
     amplitude = uniform(n, *config.amplitude, x)
     texture = coarse_noise(n, max(height, width) // 4, size, x)
-    kind = torch.multinomial(torch.tensor(config.kinds, device=x.device), n, replacement=True).view(-1, 1, 1, 1)
+    draw = uniform(n, 0, sum(config.kinds), x)
+    kind = torch.stack([draw >= bound for bound in list(accumulate(config.kinds))[:-1]]).sum(0)     # (N, 1, 1, 1) in 0..3
 
     blob = sign * amplitude * (1 + config.texture * texture)
     noise = 2 * amplitude * coarse_noise(n, max(height, width) // 8, size, x)

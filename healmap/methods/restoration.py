@@ -178,10 +178,10 @@ class Restoration(HealingMethod):
                 return flat.amax(1)
             case "foreground-mean":
                 return (flat * body).sum(1) / body.sum(1).clamp_min(1)
-        # The body's size differs between images: rank once, then average the first so many of each.
-        ranked = flat.sort(dim=1, descending=True).values.cumsum(1)
-        count = (body.sum(1) * self.config.top).round().long().clamp_min(1)
-        return ranked.gather(1, count[:, None] - 1)[:, 0] / count
+        # The body's size differs between images: rank all pixels, then average the first so many of each image.
+        count = (body.sum(1, keepdim=True) * self.config.top).round().clamp_min(1)
+        first = torch.arange(flat.shape[1], device=flat.device) < count                         # (N, H W)
+        return (flat.sort(dim=1, descending=True).values * first).sum(1) / count[:, 0]
 
     def predict(self, image: Tensor) -> Prediction:
         inside = self.inside(image)
