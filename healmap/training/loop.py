@@ -81,7 +81,7 @@ class Loop:
     def state_dict(self) -> dict[str, Any]:
         """Everything the rest of the run depends on: plain data and tensors, these shared with the live ones.
 
-        With several processes all must call it: each has its own random numbers.
+        With several processes all must call it: each has its own random numbers and losses.
         """
         return {
             "position": {**vars(self.position), "totals": list(self.position.totals)},
@@ -91,7 +91,7 @@ class Loop:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "window": self.window.state_dict(),
             "journal": self.journal.state_dict(),
-            "rng": self._all_rng(),
+            "processes": self._everyones({"rng": rng.capture(), "sums": self.window.sums()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -102,17 +102,18 @@ class Loop:
             optimiser.load_state_dict(state["optimisers"][name])
         if state["scaler"]:
             self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        self.window.load_state_dict(state["window"], self.fabric.device)
+        own = state["processes"][self.fabric.global_rank]
+        self.window.load_state_dict(state["window"], own["sums"], self.fabric.device)
         if self.fabric.is_global_zero:
             self.journal.load_state_dict(state["journal"])
-        rng.restore(state["rng"][self.fabric.global_rank])
+        rng.restore(own["rng"])
 
     def _now(self) -> dict[str, torch.optim.Optimizer]:
         """The present phase's optimisers (the last one's at the end): earlier ones are done, later ones still fresh."""
         return self._optimisers[min(self.position.phase, len(self.phases) - 1)].optimisers
 
-    def _all_rng(self) -> list[dict[str, Any]]:
-        own = rng.capture()
+    def _everyones(self, own: dict[str, Any]) -> list[dict[str, Any]]:
+        """The tensors of every process, by rank."""
         if self.fabric.world_size == 1:
             return [own]
         every = self.fabric.all_gather(own)
@@ -271,4 +272,6 @@ class Loop:
 def _take(gathered: Any, rank: int) -> Any:
     if isinstance(gathered, dict):
         return {key: _take(value, rank) for key, value in gathered.items()}
-    return [_take(value, rank) for value in gathered] if isinstance(gathered, list) else gathered[rank].cpu()
+    if isinstance(gathered, list):
+        return [_take(value, rank) for value in gathered]
+    return gathered[rank].cpu().clone()               # torch reads a generator's state from the start of the storage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -62,11 +62,15 @@ class Window:
         self._counts.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"terms": [[list(key), values, self._counts[key]] for key, values in self._sums.items()]}
+        """Names and counts, the same in every process; the sums themselves are :meth:`sums`."""
+        return {"terms": [[list(key), self._counts[key]] for key in self._sums]}
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+    def sums(self) -> list[Tensor]:
+        return list(self._sums.values())
+
+    def load_state_dict(self, state: Mapping[str, Any], sums: Iterable[Tensor], device: torch.device) -> None:
         self.clear()
-        for key, values, count in state["terms"]:
+        for (key, count), values in zip(state["terms"], sums, strict=True):
             self._sums[tuple(key)], self._counts[tuple(key)] = values.to(device), count
 
 

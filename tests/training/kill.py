@@ -29,7 +29,7 @@ import toys
 from healmap.training import checkpoint, loop, train_run
 
 METHODS = ("restoration", "fixed-point-gan", "healthygan")
-MUTANTS = ("", "rng", "average", "optimisers", "consumed", "window")
+MUTANTS = ("", "rng", "average", "optimisers", "consumed")
 
 
 def plant(mutant: str) -> None:
@@ -40,6 +40,8 @@ def plant(mutant: str) -> None:
         fresh, state = self.state_dict(), {**state}
         if mutant == "consumed":
             state["position"] = {**state["position"], "consumed": 0}
+        elif mutant == "rng":
+            state["processes"] = [{**state["processes"][0], "rng": fresh["processes"][0]["rng"]}]
         else:
             state[mutant] = fresh[mutant]
         whole(self, state)

@@ -139,10 +139,10 @@ def test_window_averages_each_term_over_its_own_steps() -> None:
     window = Window()
     window.add({"D": losses(a=1.0)})
     window.add({"D": losses(a=3.0), "G": losses(b=5.0)})
-    state = window.state_dict()
+    state, sums = window.state_dict(), [s.clone() for s in window.sums()]
     window.add({"D": losses(a=5.0, c=7.0)})
     assert window.means() == {"D.a": 3.0, "G.b": 5.0, "D.c": 7.0}
-    window.load_state_dict(state, torch.device("cpu"))
+    window.load_state_dict(state, sums, torch.device("cpu"))
     assert window.means() == {"D.a": 2.0, "G.b": 5.0}
     with pytest.raises(TrainingError, match=r"G\.b = inf"):
         window.add({"D": losses(a=1.0), "G": losses(b=float("inf"))})

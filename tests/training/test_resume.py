@@ -73,8 +73,13 @@ def test_a_resume_that_forgets_something_is_found_out(
     complete = loop.Loop.load_state_dict
 
     def forgetful(self: loop.Loop, state: dict) -> None:
+        own = state["processes"][0]
         if part == "consumed":
             state = {**state, "position": {**state["position"], "consumed": 0}}
+        elif part == "rng":
+            state = {**state, "processes": [{**own, "rng": self.state_dict()["processes"][0]["rng"]}]}
+        elif part == "window":
+            state = {**state, "window": {"terms": []}, "processes": [{**own, "sums": []}]}
         else:
             state = {**state, part: self.state_dict()[part]}
         complete(self, state)
