@@ -48,7 +48,9 @@ def compare(state: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping
               if saved.get(k) != wanted.get(k) and k not in FREE]
     differ += [f"{name} data" for name in data if data[name] != state["data"].get(name)]
     if differ:
-        raise CheckpointError("this run was begun otherwise: " + "; ".join(differ[:20]),
+        length = any(text.partition(":")[0] in ("method.steps", "training.minutes") for text in differ)
+        why = " (the learning rates depend on the length of the run)" if length else ""
+        raise CheckpointError("this run was begun otherwise: " + "; ".join(differ[:20]) + why,
                               hint="resume with the same settings and data, or start a new run")
 
 
