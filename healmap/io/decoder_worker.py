@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import sys
+from importlib import import_module
 from typing import Any, BinaryIO
 
 MEMORY = 6 * 1024**3  # address space; the largest allowed frame needs about 1 GiB, libraries reserve some more
@@ -45,8 +46,6 @@ def _exactly(stream: BinaryIO, count: int) -> bytes | None:
 
 def decode(plugin: str, options: dict[str, Any], source: bytes) -> tuple[dict[str, Any], bytes]:
     """One frame: the changed options (container size, colour space, ...) and the decoded bytes."""
-    from importlib import import_module
-
     from pydicom.pixels.decoders.base import DecodeRunner
     from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
@@ -79,6 +78,10 @@ def main() -> None:
     while (message := read_message(sys.stdin.buffer)) is not None:
         question, source = message
         try:
+            if "options" not in question:  # a greeting: import what the first frame needs
+                import_module(f"pydicom.pixels.decoders.{question['plugin']}")
+                write_message(answers, {})
+                continue
             changed, frame = decode(question["plugin"], question["options"], source)
             write_message(answers, {"options": changed}, frame)
         except Exception as error:  # whatever it was, the answer is: this frame cannot be decoded

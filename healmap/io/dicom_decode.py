@@ -34,6 +34,7 @@ _PACKAGES = {
     "pylibjpeg": ("pylibjpeg-openjpeg", "pip install pylibjpeg pylibjpeg-openjpeg"),
 }
 DECODER_DEPENDENCIES: dict[str, tuple[str, ...]] = dict.fromkeys(OURS, ())  # pydicom's plugin protocol
+START = 60.0  # seconds for the decoding process to start
 _state = threading.local()
 
 
@@ -86,7 +87,7 @@ def _decode_frame(source: bytes, runner: Any) -> bytes | bytearray:
 
             return pillow._decode_frame(source, runner)
         options = {name: value for name, value in runner.options.items() if isinstance(value, str | int | float | bool)}
-        changed, frame = _worker().ask(plugin, options, bytes(source), seconds=8 + runner.rows * runner.columns / 2e6)
+        changed, frame = _worker().ask(plugin, options, bytes(source), seconds=3 + runner.rows * runner.columns / 5e5)
         for name, value in changed.items():
             runner.set_option(name, value)
         return bytearray(frame)
@@ -166,37 +167,47 @@ class Worker:
         self._owner = os.getpid()
 
     def ask(self, plugin: str, options: dict[str, Any], source: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
+        """The changed options and the decoded frame.
+
+        Raises:
+            UnreadableError: the decoder refused the frame, crashed, or took longer than ``seconds``; TooLargeError: no memory.
+        """
         with self._lock:
-            process = self._process
-            if process is None or process.poll() is not None:
-                process = self._process = self._start()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            late = threading.Event()
-
-            def give_up() -> None:
-                late.set()
-                process.kill()
-
-            timer = threading.Timer(seconds, give_up)
-            timer.start()
-            try:
-                decoder_worker.write_message(process.stdin, {"plugin": plugin, "options": options}, source)  # type: ignore[arg-type]
-                answer = decoder_worker.read_message(process.stdout)  # type: ignore[arg-type]
-            except OSError:
-                answer = None
-            finally:
-                timer.cancel()
-            if answer is None:
-                self.stop()
-                what = f"the decoder did not finish within {seconds:.0f} s" if late.is_set() else "the decoder crashed"
-                raise UnreadableError(what, hint="the compressed frame is damaged")
-            reply, frame = answer
+            if self._process is None or self._process.poll() is not None:
+                self._process = self._start()
+                self._exchange({"plugin": plugin}, b"", START)  # imports; not on the frame's account
+            reply, frame = self._exchange({"plugin": plugin, "options": options}, source, seconds)
         if "fault" in reply:
             if reply["fault"].startswith("MemoryError"):
                 raise TooLargeError("the decoder ran out of memory on a compressed frame")
             raise UnreadableError("a compressed frame cannot be decoded", hint=f"{plugin} says {reply['fault']}")
         return reply["options"], frame
+
+    def _exchange(self, question: dict[str, Any], source: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
+        process, late = self._process, threading.Event()
+        assert process is not None
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        answer = None
+        try:
+            decoder_worker.write_message(process.stdin, question, source)  # type: ignore[arg-type]
+            answer = decoder_worker.read_message(process.stdout)  # type: ignore[arg-type]
+        except OSError:  # the pipe is broken: it died
+            pass
+        finally:
+            timer.cancel()
+            if answer is None:  # also when interrupted: a late answer must never be taken for that to the next question
+                self.stop()
+        if answer is None:
+            what = f"the decoder did not finish within {seconds:.0f} s" if late.is_set() else "the decoder crashed"
+            raise UnreadableError(what, hint="the compressed frame is damaged")
+        return answer
 
     def stop(self) -> None:
         if self._process is not None and self._owner == os.getpid():  # a forked child leaves its parent's process alone

@@ -40,7 +40,7 @@ def read_nifti(path: Path, limits: Limits) -> Image:
             _skip(stream, offset - header.structarr.dtype.itemsize)
             array = _voxels(stream, size, path).view(dtype).reshape(shape if samples == 1 else (samples, *shape), order="F")
             if zipped:
-                stream.read(1)  # at the end of the stream gzip compares its checksum
+                _skip(stream, 64 * 1024**2)  # to the end, where gzip compares its checksum
         if samples > 1:
             array = np.moveaxis(array, 0, -1)
         array = _scaled(array, header, path)
@@ -49,7 +49,7 @@ def read_nifti(path: Path, limits: Limits) -> Image:
     if len(shape) == 4:
         notes.append(f"{shape[3]} volumes in one file")
     return Image(
-        array, "nifti", geometry=geometry, slice_axis=2, colour=samples == 3, notes=tuple(notes), sources=(path,), header=header
+        array, "nifti", geometry=geometry, slice_axis=2, colour=samples > 1, notes=tuple(notes), sources=(path,), header=header
     )
 
 

@@ -82,6 +82,24 @@ def test_a_dead_decoder_is_started_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path).array, expected)
 
 
+def test_an_interrupted_question_is_not_answered_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next image would get the pixels of the one before."""
+    from healmap.io import decoder_worker
+
+    paths = [make(tmp_path / f"{k}.dcm", np.full((64, 64), k, np.uint16), "jpeg-ls") for k in range(3)]
+    assert read_image(paths[0]).array.max() == 0
+    original = decoder_worker.read_message
+
+    def interrupted(stream):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoder_worker, "read_message", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_image(paths[1])
+    monkeypatch.setattr(decoder_worker, "read_message", original)
+    assert read_image(paths[2]).array.max() == 2
+
+
 def test_a_decoder_that_crashes_or_hangs_is_a_typed_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from healmap.io import decoder_worker, dicom_decode
 
@@ -93,7 +111,7 @@ def test_a_decoder_that_crashes_or_hangs_is_a_typed_error(tmp_path: Path, monkey
         monkeypatch.setattr(dicom_decode.decoder_worker, "__file__", str(script))
         monkeypatch.setattr(dicom_decode, "_worker", lambda worker=worker: worker)
         ask = worker.ask
-        monkeypatch.setattr(worker, "ask", lambda *args, ask=ask, **kw: ask(*args, seconds=0.7))
+        monkeypatch.setattr(worker, "ask", lambda *args, ask=ask, **kw: ask(*args, seconds=0.4))
         with pytest.raises(UnreadableError, match=words):
             read_image(path)
         worker.stop()
