@@ -6,8 +6,10 @@ the map.
 
 Symbols: x image, c_x its domain code, c_y the target code (the batch's codes permuted), T(x, c) the translation, D the critic.
 
-How we differ. From the paper: nothing on purpose; what it leaves open (n_critic, Adam's betas, batch size) is StarGAN's. From
-the authors' program: its critic sees cross-domain images only (``critic_fakes="released"``), ours both targets of eq. (8);
+How we differ. From the paper: eq. (8) counts the two targets' fakes twice against the real images once. Taken literally
+(``critic_fakes="paper"``) the critic then lowers its loss by subtracting a constant from every output, and its outputs run away
+without bound; ours gives each target half the weight (``"both"``). What the paper leaves open (n_critic, Adam's betas, batch
+size) is StarGAN's. From the authors' program: its critic sees cross-domain images only (``"released"``), ours both targets;
 its score is the maximum of an 8-bit JPEG, ours of the map itself. ``delta`` and ``fixed_point`` switch the two additions, the
 ablation of the paper's Table 4; with both off this is StarGAN. Written from the paper alone.
 """
@@ -40,7 +42,9 @@ class FixedPointGAN(ConditionalGAN):
         lambda_id: float = 1.0                        # appendix: CelebA 10, BRATS 0.1, PE 1
         delta: bool = True                            # appendix: T = tanh(G + x); off: T = tanh(G)
         fixed_point: bool = True                      # eqs. (3), (4), (5), (8) with same-domain translation; off: without
-        critic_fakes: Literal["paper", "released"] = "paper"   # eq. (8): both targets; the authors' code: the permuted one
+        # "both": the two targets of eq. (8), half a weight each; "paper": a whole weight each, as printed (the critic's outputs
+        # drift without bound); "released": the permuted target only, the authors' code.
+        critic_fakes: Literal["both", "paper", "released"] = "both"
 
         def __post_init__(self) -> None:
             super().__post_init__()
