@@ -70,7 +70,7 @@ class FixedPointGAN(ConditionalGAN):
         source, domain = self.D(torch.cat([x, seen]))
         return Losses(
             real=-average(source[:n]),                                                                       # (8)
-            fake=average(source[n:]) * (len(seen) / n),                                                      # (8), targets add
+            fake=average(source[n:]) * (len(seen) / n if cfg.critic_fakes == "paper" else 1),                # (8)
             domain=cfg.lambda_domain * self.domain_loss(domain[:n], c_x),                                    # (2)
             gp=cfg.lambda_gp * gradient_penalty(self.D.source, x, cross, alpha),                             # (8)
         )
