@@ -63,10 +63,11 @@ class RestorationConfig:
     lr: float = 1e-3
     weight_decay: float = 0.01             # AdamW's default
     warm_up: int = 50                      # steps until the learning rate is full
+    mirror: bool = True                    # heal with the mean of f's answers to the image and to its mirror image
     smooth: int = 3                        # pixels; the map is averaged over such a square
     sign: Literal["both", "bright", "dark"] = "both"         # count differences of either sign, or where the image is too ...
     score: Literal["mean", "foreground-mean", "max", "top"] = "top"    # of the map; a mean grows with the body's size
-    top: float = 0.02                      # share of the pixels of the body that "top" averages: the highest
+    top: float = 0.01                      # share of the pixels of the body that "top" averages: the highest
 
     def __post_init__(self) -> None:
         def require(condition: bool, what: str, hint: str) -> None:
@@ -104,13 +105,29 @@ class Restoration(HealingMethod):
             return torch.ones_like(image[:, :1], dtype=torch.bool)
         return foreground(image)
 
-    def restore(self, x: Tensor) -> Healed:
-        """What f makes of an image, (N, C, H, W) in [-1, 1]."""
+    def output(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """f(x): displacement in pixels (N, 2, H, W), residual (N, C, H, W), each if the head has it."""
         out = self.unet(x).float()
         if self.config.head == "residual":
-            return Healed(x + out, None)
+            return None, out
         d = out[:, :2] * (DISPLACEMENT_UNIT * min(x.shape[2:]) / 2)
-        return Healed(warp(x, d) + out[:, 2:] if self.config.head == "both" else warp(x, d), d)
+        return d, out[:, 2:] if self.config.head == "both" else None
+
+    def mirrored_output(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The mean of f(x) and of the mirrored answer to the mirrored x. What is seen one way only is halved."""
+        (d, r), (e, s) = self.output(x), self.output(x.flip(3))
+        if d is not None and e is not None:
+            e = e.flip(3)
+            d = (d + torch.cat((-e[:, :1], e[:, 1:]), dim=1)) / 2                   # in a mirror the x axis points back
+        if r is not None and s is not None:
+            r = (r + s.flip(3)) / 2
+        return d, r
+
+    def restore(self, x: Tensor, *, mirror: bool = False) -> Healed:
+        """What f makes of an image, (N, C, H, W) in [-1, 1]."""
+        d, r = self.mirrored_output(x) if mirror else self.output(x)
+        image = x if d is None else warp(x, d)
+        return Healed(image if r is None else image + r, d)
 
     def corrupt(self, x: Tensor) -> Tensor:
         """x' of clean images; drawn from torch's generator."""
@@ -152,7 +169,7 @@ class Restoration(HealingMethod):
         return self._heal(image, self.inside(image)).image
 
     def _heal(self, image: Tensor, inside: Tensor) -> Healed:
-        healed = self.restore(image)
+        healed = self.restore(image, mirror=self.config.mirror)
         return Healed(torch.where(inside, healed.image.clamp(-1, 1), image), healed.displacement)
 
     def anomaly_map(self, image: Tensor, healed: Tensor, inside: Tensor) -> Tensor:

@@ -29,9 +29,9 @@ def restoration() -> Experiment:
 
 
 def prototype() -> Experiment:
-    """Map and score as in the method's first experiment: smoothed over 5 pixels, mean over the image."""
+    """Map and score as in the method's first experiment: one look, smoothed over 5 pixels, mean over the image."""
     base = restoration()
-    return replace(base, method=replace(base.method, smooth=5, score="mean"), recipe="restoration-prototype")
+    return replace(base, method=replace(base.method, mirror=False, smooth=5, score="mean"), recipe="restoration-prototype")
 
 
 def lgg() -> Experiment:

@@ -128,7 +128,7 @@ class TestHeads:
 
 
 def test_a_residual_heals_by_addition_and_leaves_the_background_alone():
-    method, x = unsettle(tiny()), disc()
+    method, x = unsettle(tiny(mirror=False)), disc()
     with torch.no_grad():
         healed, out, inside = method.heal(x), method.unet(x), method.inside(x)
     assert_close(healed[inside], (x + out).clamp(-1, 1)[inside])
@@ -136,8 +136,20 @@ def test_a_residual_heals_by_addition_and_leaves_the_background_alone():
     assert (~inside).any()
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_with_the_mirror_image_the_answer_is_mirrored_too(head):
+    method, x = unsettle(tiny(head=head)), rings()
+    x = x + torch.linspace(-0.2, 0.2, 32)                      # unlike its mirror image
+    with torch.no_grad():
+        plain, mirrored = method.predict(x), method.predict(x.flip(3))
+    assert_close(mirrored.anomaly_map.flip(3), plain.anomaly_map, atol=1e-5, rtol=0)
+    if head != "residual":
+        d = mirrored.maps["displacement"].flip(3)
+        assert_close(torch.stack((-d[:, 0], d[:, 1]), dim=1), plain.maps["displacement"], atol=1e-4, rtol=0)
+
+
 def test_a_displacement_says_where_values_are_fetched_from():
-    method = tiny(head="warp", foreground="all")
+    method = tiny(head="warp", foreground="all", mirror=False)
     with torch.no_grad():
         method.unet.last.bias[0] = 1.25                       # 1.25 units of 0.1 half sides of 16 px: two pixels along x
         x = torch.rand(1, 1, 32, 32) * 2 - 1
