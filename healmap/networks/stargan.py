@@ -91,7 +91,7 @@ class Critic(nn.Module):
         super().__init__()
         trunk: dict[int, nn.Module] = {}
         for i in range(layers):
-            trunk[2 * i] = nn.Conv2d(channels if i == 0 else width << (i - 1), width << i, 4, stride=2, padding=1)
+            trunk[2 * i] = Halving(channels if i == 0 else width << (i - 1), width << i)
             trunk[2 * i + 1] = LeakyReLU()
         self.main = _named(trunk)
         deep = width << (layers - 1)
@@ -112,6 +112,29 @@ class Critic(nn.Module):
         h = self.features(x)
         logits = self.conv2(h).flatten(1) if self.conv2 is not None else h.new_zeros(len(h), 0)
         return self.conv1(h), logits
+
+
+class Halving(nn.Conv2d):
+    """Convolution 4 x 4 with stride 2: half the height and width.
+
+    Deep in the critic there are more weights than pixels. Processor libraries then spend most of their time rearranging the
+    weights; as a matrix product of the few patches with the weights as they lie in memory it is several times faster.
+    """
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__(channels, out, 4, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, height, width = len(x), x.shape[2] // 2, x.shape[3] // 2
+        if x.device.type != "cpu" or n * height * width > self.out_channels or torch.compiler.is_compiling():
+            return super().forward(x)
+        patches = F.pad(x, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)          # (N, C, H/2, W/2, 4, 4)
+        if self.weight.is_contiguous(memory_format=torch.channels_last):           # in the weights' own order
+            rows, weight = patches.permute(0, 2, 3, 4, 5, 1), self.weight.permute(0, 2, 3, 1)
+        else:
+            rows, weight = patches.permute(0, 2, 3, 1, 4, 5), self.weight
+        y = F.linear(rows.reshape(n * height * width, -1), weight.reshape(self.out_channels, -1), self.bias)
+        return y.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 class LeakyReLU(nn.Module):
