@@ -2,7 +2,7 @@
 
     python tests/training/kill.py --kills 20 --out FOLDER [--fresh] [--mutant rng]
 
-Toy runs of three methods. Only kills that hit a process which has a checkpoint and has not finished are counted. The answer is
+Toy runs of three methods. Only kills that hit a process which is training and has a checkpoint are counted. The answer is
 one line of JSON; the exit status is 0 if every run ended bit-identical. ``--fresh`` starts a new interpreter for every sitting;
 without it sittings are forked from one that has already imported torch. A mutant leaves one part of the state out of the resume
 and must be found out: it is put into this process, not into healmap.
@@ -79,20 +79,48 @@ def ended(child: int, *, wait: bool = False) -> int | None:
     return os.waitstatus_to_exitcode(status) if done else None
 
 
+def trained(out: Path) -> int:
+    """A mark that changes when a sitting begins its first step."""
+    manifest = out / "manifest.json"
+    return manifest.stat().st_mtime_ns if checkpoint.exists(out) and manifest.exists() else 0
+
+
 def kill_once(arguments: argparse.Namespace, name: str, out: Path, seconds: float, chance: random.Random) -> bool:
-    """Starts a sitting and kills it at a random moment of ``seconds``; whether the kill counts."""
-    child, delay = start(arguments, name, out), chance.uniform(0, seconds)
-    while not checkpoint.exists(out) and ended(child) is None:
-        time.sleep(0.005)
-    end = time.monotonic() + delay
-    while time.monotonic() < end:
+    """Starts a sitting and kills it at a random moment of its training; False if it came to its end before."""
+    before, delay = trained(out), chance.uniform(0, seconds)
+    child, moment = start(arguments, name, out), float("inf")
+    while time.monotonic() < moment:
         status = ended(child)
         if status is not None:
             assert status == 0, f"a sitting failed with status {status}"
             return False
-        time.sleep(0.005)
+        if moment == float("inf") and trained(out) != before:
+            moment = time.monotonic() + delay
+        time.sleep(0.003)
     os.kill(child, signal.SIGKILL)
     return ended(child, wait=True) == -signal.SIGKILL
+
+
+def kill_and_compare(arguments: argparse.Namespace, name: str, kills: int, chance: random.Random) -> dict[str, object]:
+    """As many runs as it takes, each killed until it is finished, each compared with the uninterrupted one."""
+    whole = arguments.out / f"{name}-whole"
+    assert ended(start(arguments, name, whole), wait=True) == 0, "the uninterrupted run failed"
+    wanted, seconds = toys.digests(whole), json.loads((whole / "manifest.json").read_text())["finished"]["seconds"]
+    hits, at, differs, number = 0, [], set(), 0
+    while hits < kills:
+        out, finished = arguments.out / f"{name}-{number}", False
+        number += 1
+        while not finished and hits < kills:
+            if kill_once(arguments, name, out, seconds, chance):
+                hits += 1
+                at.append(checkpoint.load(out)["loop"]["position"]["done"])
+            else:
+                finished = True
+        if not finished:
+            assert ended(start(arguments, name, out), wait=True) == 0, "the last sitting failed"
+        got = toys.digests(out)
+        differs |= {key for key in wanted if got[key] != wanted[key]}
+    return {"kills": hits, "runs": number, "resumed_at": at, "differs": sorted(differs)}
 
 
 def main() -> int:
@@ -117,22 +145,8 @@ def main() -> int:
         import lightning_fabric  # noqa: F401 (once, before the forks)
     chance, answer = random.Random(arguments.seed), {}
     for i, name in enumerate(METHODS):
-        whole, broken = arguments.out / f"{name}-whole", arguments.out / f"{name}-killed"
-        assert ended(start(arguments, name, whole), wait=True) == 0, "the uninterrupted run failed"
-        begun = time.monotonic()
-        assert ended(start(arguments, name, arguments.out / f"{name}-again"), wait=True) == 0
-        seconds = time.monotonic() - begun
-        wanted = arguments.kills // len(METHODS) + (i < arguments.kills % len(METHODS))
-        hits, steps = 0, []
-        while hits < wanted:
-            if kill_once(arguments, name, broken, 0.7 * seconds, chance):
-                hits += 1
-                steps.append(checkpoint.load(broken)["loop"]["position"]["done"])
-            elif hits < wanted:
-                shutil.rmtree(broken)                    # finished before all kills were spent: another run takes the rest
-        assert ended(start(arguments, name, broken), wait=True) == 0, "the last sitting failed"
-        want, got = toys.digests(whole), toys.digests(broken)
-        answer[name] = {"kills": hits, "resumed_at": steps, "differs": sorted(k for k in want if want[k] != got[k])}
+        kills = arguments.kills // len(METHODS) + (i < arguments.kills % len(METHODS))
+        answer[name] = kill_and_compare(arguments, name, kills, chance)
     print(json.dumps(answer))
     return int(any(a["differs"] for a in answer.values()))
 
