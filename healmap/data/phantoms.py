@@ -35,10 +35,10 @@ class Look:
     diseased: share of patients with a lesion. noise: of the finest grain.
     """
 
-    radius: tuple[float, float] = (0.13, 0.30)
-    contrast: tuple[float, float] = (0.26, 0.48)
+    radius: tuple[float, float] = (0.15, 0.32)
+    contrast: tuple[float, float] = (0.28, 0.50)
     dark: float = 0.25
-    diseased: float = 0.6
+    diseased: float = 0.7
     noise: float = 0.018
 
 
@@ -258,7 +258,7 @@ def _lesion(
         middle = int(rng.integers(count))
         room = gaussian_filter(brains[middle], size / 22) > 0.85  # not on a strip between two fluids
         radius = rng.uniform(*look.radius)
-        height = spacing * rng.uniform(1.2, 2.6)  # half height: two to five slices
+        height = spacing * rng.uniform(1.5, 3.0)  # half height: three to five slices
         places = np.argwhere(room)
         if not len(places):
             continue

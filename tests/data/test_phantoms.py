@@ -53,7 +53,7 @@ def test_the_table_is_what_the_folder_holds(phantoms: Table) -> None:
     assert table.rows[0].path == phantoms.rows[0].path
     ill = {r.patient_id for r in table if r.label == "diseased"}
     everybody = {r.patient_id for r in table}
-    assert len(ill) == 12  # 60 % of 20
+    assert len(ill) == 14  # 70 % of 20
     assert len(everybody) == 20
     assert all(any(r.label == "healthy" for r in table if r.patient_id == p) for p in ill)
     for split in ("train", "val", "test"):
