@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from ..io.atomic import remove_stale, write_json
 from ..methods import get, weights
 from ..methods.base import Method
 from . import checkpoint, rng
+from .allocator import freed_memory_kept
 from .device import autocast, build_fabric, choose_device, choose_precision, is_first_process, process_settings
 from .folder import compare, judge, warn_of_changes
 from .journal import Journal
@@ -69,7 +70,8 @@ def train_run(experiment: Experiment, train: Dataset, val: Dataset | None, out: 
     precision = state["conditions"]["precision"] if state is not None else choose_precision(training.precision, device)
     fabric = build_fabric(training, device, precision)
     fabric.launch()
-    with process_settings(training), make_progress(quiet=quiet or not fabric.is_global_zero) as progress:
+    memory = freed_memory_kept() if device == "cpu" else nullcontext()
+    with process_settings(training), memory, make_progress(quiet=quiet or not fabric.is_global_zero) as progress:
         loader = Loader(train, get(experiment.method_name).needs, batch_size=experiment.data.batch_size, seed=training.seed,
                         flip=experiment.data.flip, healthy_share=experiment.data.healthy_share, rank=fabric.global_rank,
                         world=fabric.world_size, workers=experiment.data.workers)
