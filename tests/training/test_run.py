@@ -18,6 +18,7 @@ from PIL import Image
 
 from healmap.errors import ConfigError, MissingDependencyError, UsageError
 from healmap.methods import weights
+from healmap.recipes.saved import load_experiment
 from healmap.training import loop, run, train_run
 from healmap.training.device import choose_device, choose_precision, cpu_has_bf16
 from healmap.training.progress import Lines, duration
@@ -70,6 +71,11 @@ def test_the_manifest(finished: tuple[toys.Toy, Path]) -> None:
     assert str(Path.home()) not in text
     if len(socket.gethostname()) > 4:
         assert socket.gethostname() not in text
+
+
+def test_the_settings_can_start_another_run(finished: tuple[toys.Toy, Path]) -> None:
+    toy, out = finished
+    assert load_experiment(out / "experiment.json") == toy.experiment
 
 
 def test_the_weights_are_the_averages(finished: tuple[toys.Toy, Path]) -> None:
