@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..experiment import DataConfig, DetectionConfig, Experiment, TrainingConfig
+from ..experiment import DataConfig, DetectionConfig, Experiment
 from ..methods.fixedpoint import FixedPointGAN
 
 
