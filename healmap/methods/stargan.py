@@ -32,9 +32,9 @@ class StarGAN(ConditionalGAN):
     class Config(ConditionalConfig):
         """Defaults are the paper's; where it is silent, the authors' code's."""
 
-        lambda_cls: float = 1.0                       # section 3.2
-        lambda_rec: float = 10.0                      # section 3.2
-        decay: Decay = "linear"                       # section 5: constant, then linear to zero over the second half
+        lambda_cls: float = 1.0                       # paper, all experiments
+        lambda_rec: float = 10.0                      # paper, all experiments
+        decay: Decay = "linear"                       # paper: constant, then linear to zero over the second half
 
     config: StarGAN.Config
 

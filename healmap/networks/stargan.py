@@ -160,7 +160,8 @@ class _Leaky(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        return _LeakySlope.apply(grad, ctx.saved_tensors[0])
+        (y,) = ctx.saved_tensors
+        return _LeakySlope.apply(grad, y.detach())    # detached: the slope does not lead back into the forward pass
 
 
 class _LeakySlope(torch.autograd.Function):

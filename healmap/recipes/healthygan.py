@@ -21,7 +21,7 @@ def healthygan() -> Experiment:
 def covid() -> Experiment:
     """COVID-19 chest films, 256 px (section 3.1)."""
     base = healthygan()
-    data = replace(base.data, fit="crop")                  # authors' program: central square, after cutting the top 8 % of the rows
+    data = replace(base.data, fit="crop")                  # authors' program, which first cuts the top 8 % of the rows
     return replace(base, data=data, recipe="healthygan-covid")
 
 

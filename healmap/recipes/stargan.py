@@ -13,13 +13,13 @@ def stargan() -> Experiment:
     return Experiment(
         method_name="stargan",
         method=StarGAN.Config(),                           # 200,000 steps: authors' program
-        data=DataConfig(size=128, batch_size=16, flip=True),   # section 5 and authors' program
+        data=DataConfig(size=128, batch_size=16, flip=True),   # paper and authors' program
         recipe="stargan",
     )
 
 
 def celeba() -> Experiment:
-    """CelebA, five attributes (section 6.3)."""
+    """CelebA, five attributes, 128 px."""
     base = stargan()
     data = replace(
         base.data,
@@ -34,7 +34,7 @@ def celeba() -> Experiment:
 
 
 def rafd() -> Experiment:
-    """RaFD, eight expressions (section 6.4), column class; the first class of the table stands for the neutral one."""
+    """RaFD, eight expressions in the column class, 128 px."""
     base = celeba()
     data = replace(base.data, domain_column="class", attributes=())   # centre crop 256, then 128: authors' program
     return replace(base, data=data, recipe="stargan-rafd")

@@ -1,0 +1,70 @@
+"""Every recipe builds, round-trips through JSON, and holds its paper's numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from healmap import methods, recipes
+from healmap.config import to_plain
+from healmap.errors import ConfigError
+from healmap.recipes.saved import experiment_from_plain
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_recipe_builds_and_survives_json(name):
+    experiment = recipes.get(name)
+    assert experiment.recipe == name
+    assert name.startswith(experiment.method_name)
+    assert isinstance(experiment.method, methods.get(experiment.method_name).Config)
+    assert experiment_from_plain(json.loads(json.dumps(to_plain(experiment)))) == experiment
+    assert recipes.describe(name).endswith((".", ")"))
+    assert "\n" not in recipes.describe(name)
+
+
+def test_every_method_name_is_a_recipe():
+    assert set(methods.names()) <= set(recipes.names())
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(ConfigError, match="fixed-point-gan-brats2013"):
+        recipes.get("fixed-point-gan-brats2012")
+
+
+def test_fact_fixed_point_gan_settings():
+    """Appendix: lambda_id 10 for CelebA, 0.1 for BRATS, 1 for PE; 200,000 iterations, BRATS 300,000."""
+    found = {n: recipes.get(f"fixed-point-gan-{n}") for n in ("celeba", "brats2013", "pe")}
+    assert {n: e.method.lambda_id for n, e in found.items()} == {"celeba": 10, "brats2013": 0.1, "pe": 1}
+    assert {n: e.method.steps for n, e in found.items()} == {"celeba": 200_000, "brats2013": 300_000, "pe": 200_000}
+    assert {n: e.data.size for n, e in found.items()} == {"celeba": 128, "brats2013": 256, "pe": 128}
+    for e in found.values():
+        assert (e.method.lambda_domain, e.method.lambda_cyc, e.method.lambda_gp, e.method.lr) == (1, 10, 10, 1e-4)
+    assert found["brats2013"].detection.min_area == 10
+    assert found["brats2013"].method.score == "max"
+
+
+def test_fact_ablation_of_table_4():
+    switches = {n: recipes.get(f"fixed-point-gan-brats2013{n}").method for n in ("", "-stargan", "-delta", "-fixed-point")}
+    found = {n: (m.delta, m.fixed_point) for n, m in switches.items()}
+    assert found == {"": (True, True), "-stargan": (False, False), "-delta": (True, False), "-fixed-point": (False, True)}
+
+
+def test_fact_healthygan_settings():
+    """Appendix A; A2B-GAN section 4.4: lambda_fs 0.001 for the simulated anomalies."""
+    base = recipes.get("healthygan").method
+    weights = (base.lambda_gp, base.lambda_id, base.lambda_rec, base.lambda_f, base.lambda_fz, base.lambda_fs)
+    assert weights == (10, 1, 1, 0.1, 1, 1)
+    assert (base.steps, base.lr, base.n_critic, base.steps * base.decay_share) == (400_000, 1e-4, 2, 100_000)
+    sizes = {n: (recipes.get(f"healthygan-{n}").data.size, recipes.get(f"healthygan-{n}").data.batch_size)
+             for n in ("covid", "xray14", "migraine", "a2b-covid", "a2b-cardiomegaly", "a2b-simulated")}
+    assert sizes == {"covid": (256, 16), "xray14": (128, 32), "migraine": (256, 16), "a2b-covid": (256, 16),
+                     "a2b-cardiomegaly": (256, 16), "a2b-simulated": (128, 16)}
+    assert recipes.get("healthygan-a2b-simulated").method.lambda_fs == 0.001
+
+
+def test_fact_stargan_settings():
+    method = recipes.get("stargan-celeba").method
+    assert (method.lambda_cls, method.lambda_rec, method.lambda_gp, method.n_critic, method.steps) == (1, 10, 10, 5, 200_000)
+    assert method.decay == "linear"
+    assert len(recipes.get("stargan-celeba").data.attributes) == 5
