@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -83,10 +84,10 @@ class Names:
         folder, last = PurePath(*parts[:-1]), parts[-1]
         double = next((s for s in _DOUBLE if last.lower().endswith(s)), None)
         stem = last[: -len(double)] if double else PurePath(last).stem
-        for candidate in (stem, last, *(f"{last}-{k}" for k in range(2, 1_000_000))):
+        for candidate in chain((stem, last), (f"{last}-{k}" for k in count(2))):
             if candidate and self._claim(folder / candidate):
                 return folder / candidate
-        raise UsageError("too many inputs of one name", where=name)
+        raise AssertionError("unreachable: the candidates do not end")
 
     def _claim(self, path: PurePath) -> bool:
         key = str(path).lower()
@@ -127,7 +128,7 @@ def predict_many(
     ):
         table = csv.writer(file)
         table.writerow(COLUMNS)
-        for source, result in _results(predictor, _chain(first, todo)):
+        for source, result in _results(predictor, chain([first], todo)):
             if isinstance(result, CaseResult):
                 try:
                     _write(result, predictor, out, names.of(source.name), form, overlays)
@@ -143,11 +144,6 @@ def predict_many(
             if on_case is not None:
                 on_case(source.name, counts["done"] + counts["failed"])
     return counts
-
-
-def _chain(first: Source, rest: Iterator[Source]) -> Iterator[Source]:
-    yield first
-    yield from rest
 
 
 def _results(predictor: Predictor, todo: Iterator[Source]) -> Iterator[tuple[Source, CaseResult | HealError]]:

@@ -92,6 +92,7 @@ def panel(
     return picture if mask is None else outline(picture, enlarge(mask, shape))
 
 
+@lru_cache(maxsize=8)
 def colour_bar(height: int, top: float, threshold: float | None = None, width: int = 74) -> Picture:
     """A vertical scale from 0 to ``top`` in map units; the pixel threshold is marked."""
     from PIL import Image, ImageDraw, ImageFont
@@ -112,7 +113,9 @@ def colour_bar(height: int, top: float, threshold: float | None = None, width: i
         mark(value, (220, 220, 220))
     if threshold is not None and threshold <= top:
         mark(threshold, (int(CONTOUR[0]), int(CONTOUR[1]), int(CONTOUR[2])))
-    return np.asarray(picture)
+    bar = np.array(picture)
+    bar.setflags(write=False)  # shared by every picture of the set
+    return bar
 
 
 def case_picture(result: CaseResult, predictor: Predictor) -> Picture:

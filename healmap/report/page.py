@@ -94,7 +94,7 @@ def interval(figure: Mapping[str, Any] | None, *, percent: bool = False) -> str:
     ends = (figure or {}).get("ci95")
     if not ends or None in ends:
         return ""
-    return " – ".join(f"{100 * e:.2f}" if percent else f"{e:.3f}" for e in ends) + (" %" if percent else "")
+    return " to ".join(f"{100 * e:.2f}" if percent else f"{e:.3f}" for e in ends) + (" %" if percent else "")
 
 
 def plain_text(value: Any) -> str:
