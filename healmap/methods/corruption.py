@@ -27,14 +27,14 @@ Range = tuple[float, float]
 class Lesions:
     """Lesions that change intensities. Sources: ours throughout; the ranges are the prototype's unless a reason is given."""
 
-    kinds: tuple[float, float, float, float] = (0.7, 0.1, 0.1, 0.1)   # odds of: blob, coarse noise, cut-paste, flat patch
-    second: float = 0.5                    # probability of a second one in the same image
-    half_axis: Range = (0.05, 0.35)        # of the ellipse, in half sides
-    amplitude: Range = (0.15, 0.6)         # change of intensity, of the [0, 1] range
-    bright: float = 0.7                    # share that brightens; the others darken
-    soft: Range = (0.05, 0.4)              # width of the edge, as a share of the radius
-    irregular: float = 0.35                # how far coarse noise moves the edge, as a share of the radius (standard deviation)
-    texture: float = 0.35                  # standard deviation of the texture, as a share of the amplitude
+    kinds: tuple[float, float, float, float] = (0.7, 0.1, 0.1, 0.1)  # odds of: blob, coarse noise, cut-paste, flat patch
+    second: float = 0.5  # probability of a second one in the same image
+    half_axis: Range = (0.05, 0.35)  # of the ellipse, in half sides
+    amplitude: Range = (0.15, 0.6)  # change of intensity, of the [0, 1] range
+    bright: float = 0.7  # share that brightens; the others darken
+    soft: Range = (0.05, 0.4)  # width of the edge, as a share of the radius
+    irregular: float = 0.35  # how far coarse noise moves the edge, as a share of the radius (standard deviation)
+    texture: float = 0.35  # standard deviation of the texture, as a share of the amplitude
 
     def __post_init__(self) -> None:
         _increasing("lesions", half_axis=self.half_axis, amplitude=self.amplitude, soft=self.soft)
@@ -46,10 +46,10 @@ class Lesions:
 class Bumps:
     """Local radial deformations. Sources: ours; sigma and peak are the prototype's."""
 
-    second: float = 0.5                    # probability of a second one in the same image
-    sigma: Range = (0.1, 0.3)              # width, in half sides; the displacement is largest at this distance from the centre
-    peak: Range = (0.03, 0.14)             # largest displacement, in half sides
-    inwards: float = 0.5                   # share that moves content towards the centre
+    second: float = 0.5  # probability of a second one in the same image
+    sigma: Range = (0.1, 0.3)  # width, in half sides; the displacement is largest at this distance from the centre
+    peak: Range = (0.03, 0.14)  # largest displacement, in half sides
+    inwards: float = 0.5  # share that moves content towards the centre
 
     def __post_init__(self) -> None:
         _increasing("bumps", sigma=self.sigma, peak=self.peak)
@@ -75,7 +75,7 @@ def foreground(image: Tensor, threshold: float = 0.06, smooth: int = 5) -> Tenso
         before = above.cumsum(axis)
         after = before.select(axis, -1).unsqueeze(axis) - before + above
         filled &= (before > 0) & (after > 0)
-    rim = torch.cat((above[..., 0, :], above[..., -1, :], above[..., 0], above[..., -1]), dim=-1)     # (N, 1, 2H + 2W)
+    rim = torch.cat((above[..., 0, :], above[..., -1, :], above[..., 0], above[..., -1]), dim=-1)  # (N, 1, 2H + 2W)
     return filled | (rim.float().mean(-1) > 0.8)[..., None, None]
 
 
@@ -115,7 +115,7 @@ def blob_mask(inside: Tensor, config: Lesions) -> Tensor:
     angle = uniform(n, 0, math.pi, inside)
     a, b = uniform(n, *config.half_axis, inside), uniform(n, *config.half_axis, inside)
     u, v = dx * angle.cos() + dy * angle.sin(), dy * angle.cos() - dx * angle.sin()
-    rho = ((u / a) ** 2 + (v / b) ** 2).sqrt()                                      # 1 on the ellipse
+    rho = ((u / a) ** 2 + (v / b) ** 2).sqrt()  # 1 on the ellipse
     noise = coarse_noise(n, 8, (height, width), inside) + coarse_noise(n, 20, (height, width), inside)
     edge = (1 + config.irregular * math.sqrt(0.5) * noise - rho) / uniform(n, *config.soft, inside)
     return torch.sigmoid(4 * edge) * inside
@@ -137,11 +137,11 @@ def _add_lesion(x: Tensor, inside: Tensor, config: Lesions, chosen: Tensor) -> T
     n, _, height, width = x.shape
     size = (height, width)
     mask = blob_mask(inside, config) * chosen
-    sign = torch.where(uniform(n, 0, 1, x) < config.bright, 2.0, -2.0)              # 2: amplitudes are of [0, 1], x of [-1, 1]
+    sign = torch.where(uniform(n, 0, 1, x) < config.bright, 2.0, -2.0)  # 2: amplitudes are of [0, 1], x of [-1, 1]
     amplitude = uniform(n, *config.amplitude, x)
     texture = coarse_noise(n, max(height, width) // 4, size, x)
     draw = uniform(n, 0, sum(config.kinds), x)
-    kind = torch.stack([draw >= bound for bound in list(accumulate(config.kinds))[:-1]]).sum(0)     # (N, 1, 1, 1) in 0..3
+    kind = torch.stack([draw >= bound for bound in list(accumulate(config.kinds))[:-1]]).sum(0)  # (N, 1, 1, 1) in 0..3
 
     blob = sign * amplitude * (1 + config.texture * texture)
     noise = 2 * amplitude * coarse_noise(n, max(height, width) // 8, size, x)
@@ -156,9 +156,9 @@ def _add_lesion(x: Tensor, inside: Tensor, config: Lesions, chosen: Tensor) -> T
 def _elsewhere(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Another image of the batch, or the same mirrored, moved by a random number of pixels that wraps around."""
     n, c, height, width = x.shape
-    rows = torch.arange(height, device=x.device) + torch.randint(height, (n, 1), device=x.device)       # (N, H)
-    columns = torch.arange(width, device=x.device) + torch.randint(width, (n, 1), device=x.device)      # (N, W)
-    index = (rows % height * width)[:, :, None] + (columns % width)[:, None, :]                         # (N, H, W)
+    rows = torch.arange(height, device=x.device) + torch.randint(height, (n, 1), device=x.device)  # (N, H)
+    columns = torch.arange(width, device=x.device) + torch.randint(width, (n, 1), device=x.device)  # (N, W)
+    index = (rows % height * width)[:, :, None] + (columns % width)[:, None, :]  # (N, H, W)
     index = index.view(n, 1, -1)
     other = x.roll(1, 0).flip(3) if n == 1 else x.roll(1, 0)
     mask = inside.roll(1, 0).flip(3) if n == 1 else inside.roll(1, 0)

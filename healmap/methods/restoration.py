@@ -40,8 +40,8 @@ DISPLACEMENT_UNIT = 0.1
 
 
 class Healed(NamedTuple):
-    image: Tensor                          # (N, C, H, W) in [-1, 1] up to the residual's overshoot
-    displacement: Tensor | None            # (N, 2, H, W) pixels (x, y); None for the residual head
+    image: Tensor  # (N, C, H, W) in [-1, 1] up to the residual's overshoot
+    displacement: Tensor | None  # (N, 2, H, W) pixels (x, y); None for the residual head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,25 +49,25 @@ class RestorationConfig:
     """Settings of Restoration. Sources: ours; see docs/methods/restoration.md for what was measured."""
 
     head: Literal["residual", "warp", "both"] = "residual"
-    width: int = 16                        # channels at full resolution
-    levels: int = 4                        # how often the image is halved
-    stem: int = 1                          # 2: fold 2x2 pixels into channels first
+    width: int = 16  # channels at full resolution
+    levels: int = 4  # how often the image is halved
+    stem: int = 1  # 2: fold 2x2 pixels into channels first
     norm: Norm = "instance"
-    corrupted: float = 0.7                 # share of the inputs that get made-up lesions; the others teach the identity
-    lesions: Lesions = field(default_factory=Lesions)        # for residual; half of the corrupted images for both
-    bumps: Bumps = field(default_factory=Bumps)              # for warp; the other half for both
-    jitter: tuple[float, float] = (0.8, 1.2)                 # factor on the brightness, of input and target alike
-    foreground: Literal["auto", "all"] = "auto"              # lesions and map inside the body, or everywhere
+    corrupted: float = 0.7  # share of the inputs that get made-up lesions; the others teach the identity
+    lesions: Lesions = field(default_factory=Lesions)  # for residual; half of the corrupted images for both
+    bumps: Bumps = field(default_factory=Bumps)  # for warp; the other half for both
+    jitter: tuple[float, float] = (0.8, 1.2)  # factor on the brightness, of input and target alike
+    foreground: Literal["auto", "all"] = "auto"  # lesions and map inside the body, or everywhere
     steps: int = 2000
-    beta: float = 0.1                      # below this the loss is quadratic; 0: L1, which lingers at the identity for long
+    beta: float = 0.1  # below this the loss is quadratic; 0: L1, which lingers at the identity for long
     lr: float = 1e-3
-    weight_decay: float = 0.01             # AdamW's default
-    warm_up: int = 50                      # steps until the learning rate is full
-    mirror: bool = True                    # heal with the mean of f's answers to the image and to its mirror image
-    smooth: int = 3                        # pixels; the map is averaged over such a square
-    sign: Literal["both", "bright", "dark"] = "both"         # count differences of either sign, or where the image is too ...
-    score: Literal["mean", "foreground-mean", "max", "top"] = "top"    # of the map; a mean grows with the body's size
-    top: float = 0.01                      # share of the pixels of the body that "top" averages: the highest
+    weight_decay: float = 0.01  # AdamW's default
+    warm_up: int = 50  # steps until the learning rate is full
+    mirror: bool = True  # heal with the mean of f's answers to the image and to its mirror image
+    smooth: int = 3  # pixels; the map is averaged over such a square
+    sign: Literal["both", "bright", "dark"] = "both"  # count differences of either sign, or where the image is too ...
+    score: Literal["mean", "foreground-mean", "max", "top"] = "top"  # of the map; a mean grows with the body's size
+    top: float = 0.01  # share of the pixels of the body that "top" averages: the highest
 
     def __post_init__(self) -> None:
         def require(condition: bool, what: str, hint: str) -> None:
@@ -118,7 +118,7 @@ class Restoration(HealingMethod):
         (d, r), (e, s) = self.output(x), self.output(x.flip(3))
         if d is not None and e is not None:
             e = e.flip(3)
-            d = (d + torch.cat((-e[:, :1], e[:, 1:]), dim=1)) / 2                   # in a mirror the x axis points back
+            d = (d + torch.cat((-e[:, :1], e[:, 1:]), dim=1)) / 2  # in a mirror the x axis points back
         if r is not None and s is not None:
             r = (r + s.flip(3)) / 2
         return d, r
@@ -197,7 +197,7 @@ class Restoration(HealingMethod):
                 return (flat * body).sum(1) / body.sum(1).clamp_min(1)
         # The body's size differs between images: rank all pixels, then average the first so many of each image.
         count = (body.sum(1, keepdim=True) * self.config.top).round().clamp_min(1)
-        first = torch.arange(flat.shape[1], device=flat.device) < count                         # (N, H W)
+        first = torch.arange(flat.shape[1], device=flat.device) < count  # (N, H W)
         return (flat.sort(dim=1, descending=True).values * first).sum(1) / count[:, 0]
 
     def predict(self, image: Tensor) -> Prediction:

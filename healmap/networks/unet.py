@@ -78,19 +78,19 @@ class UNet(nn.Module):
         channels = [width * min(2**level, 8) for level in range(levels + 1)]
         ins = [channels_in * stem**2, *channels[:-1]]
         self.down = nn.ModuleList(Block(i, o, norm) for i, o in zip(ins, channels, strict=True))
-        pairs = list(zip(channels[:0:-1], channels[-2::-1], strict=True))          # (deeper, shallower), from the bottom up
+        pairs = list(zip(channels[:0:-1], channels[-2::-1], strict=True))  # (deeper, shallower), from the bottom up
         self.lift = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for deep, shallow in pairs)
         self.up = nn.ModuleList(Block(2 * shallow, shallow, norm) for _, shallow in pairs)
         self.last = nn.Conv2d(width, channels_out * stem**2, 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):                                      # torch's own start shrinks a ReLU network's
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")        # signal to nothing within a few blocks
+            if isinstance(module, nn.Conv2d):  # torch's own start shrinks a ReLU network's
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # signal to nothing within a few blocks
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.zeros_(self.last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.pixel_unshuffle(x, self.stem) if self.stem > 1 else x                # (N, C stem², H/stem, W/stem)
+        h = F.pixel_unshuffle(x, self.stem) if self.stem > 1 else x  # (N, C stem², H/stem, W/stem)
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             h = block(F.avg_pool2d(h, 2) if level else h)

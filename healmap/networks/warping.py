@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-A = -0.75      # Keys' free parameter; the value that torch and OpenCV use
+A = -0.75  # Keys' free parameter; the value that torch and OpenCV use
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +29,7 @@ def warp(image: Tensor, displacement: Tensor) -> Tensor:
     d = displacement.float()
     x, y = pixel_grid(height, width, d)
     # Positions far outside would only repeat the border; the clamp keeps them finite and the integers small.
-    base_x, frac_x = _split(x + d[:, 0].clamp(-width, width))          # (N, H, W)
+    base_x, frac_x = _split(x + d[:, 0].clamp(-width, width))  # (N, H, W)
     base_y, frac_y = _split(y + d[:, 1].clamp(-height, height))
     weights_x, weights_y = _keys(frac_x), _keys(frac_y)
     columns = [(base_x + k).clamp(0, width - 1) for k in range(-1, 3)]

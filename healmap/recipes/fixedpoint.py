@@ -13,9 +13,9 @@ def fixed_point_gan() -> Experiment:
     """The paper's settings for grey images with two classes, 128 px."""
     return Experiment(
         method_name="fixed-point-gan",
-        method=FixedPointGAN.Config(),                     # appendix; lambda_id as for PE, the medical set of 128 px
-        data=DataConfig(size=128, batch_size=16),          # batch: StarGAN's, the paper is silent
-        detection=DetectionConfig(min_area=10),            # section 4.2: components above 10 pixels
+        method=FixedPointGAN.Config(),  # appendix; lambda_id as for PE, the medical set of 128 px
+        data=DataConfig(size=128, batch_size=16),  # batch: StarGAN's, the paper is silent
+        detection=DetectionConfig(min_area=10),  # section 4.2: components above 10 pixels
         recipe="fixed-point-gan",
     )
 
@@ -23,8 +23,8 @@ def fixed_point_gan() -> Experiment:
 def brats2013() -> Experiment:
     """BRATS 2013, FLAIR, 256 px (section 4.2 and appendix); synthetic and real images alike."""
     base = fixed_point_gan()
-    method = replace(base.method, lambda_id=0.1, steps=300_000)   # appendix
-    data = replace(base.data, size=256, fit="pad")         # appendix: padded to 300, centre 256
+    method = replace(base.method, lambda_id=0.1, steps=300_000)  # appendix
+    data = replace(base.data, size=256, fit="pad")  # appendix: padded to 300, centre 256
     return replace(base, method=method, data=data, recipe="fixed-point-gan-brats2013")
 
 
@@ -46,15 +46,15 @@ def brats2013_fixed_point() -> Experiment:
 def brats2013_released() -> Experiment:
     """BRATS 2013 as the authors' program trains it: critic on cross-domain images, inert decay, batches of 8."""
     base = brats2013()
-    method = replace(base.method, critic_fakes="released", decay="released", decay_share=1 / 3)   # the last 100,000 steps
-    data = replace(base.data, batch_size=8)                # the program's own BRATS command
+    method = replace(base.method, critic_fakes="released", decay="released", decay_share=1 / 3)  # the last 100,000 steps
+    data = replace(base.data, batch_size=8)  # the program's own BRATS command
     return replace(base, method=method, data=data, recipe="fixed-point-gan-brats2013-released")
 
 
 def pe() -> Experiment:
     """Pulmonary embolism patches, 128 px (section 4.3 and appendix)."""
     base = fixed_point_gan()
-    method = replace(base.method, lambda_id=1.0, steps=200_000)   # appendix
+    method = replace(base.method, lambda_id=1.0, steps=200_000)  # appendix
     # The patch is the finding (section 4.3): no components are looked for.
     return replace(base, method=method, detection=DetectionConfig(), recipe="fixed-point-gan-pe")
 
@@ -65,13 +65,13 @@ def celeba() -> Experiment:
     data = replace(
         base.data,
         channels=3,
-        fit="crop",                                        # section 4.1: centre 178, then 128
+        fit="crop",  # section 4.1: centre 178, then 128
         normalisation="window",
         window=(0.0, 255.0),
         domain_column="attributes",
-        attributes=("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"),   # section 4.1
+        attributes=("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"),  # section 4.1
     )
-    method = replace(base.method, lambda_id=10.0, steps=200_000)   # appendix
+    method = replace(base.method, lambda_id=10.0, steps=200_000)  # appendix
     return replace(base, method=method, data=data, recipe="fixed-point-gan-celeba")
 
 
@@ -82,14 +82,14 @@ def small() -> Experiment:
         base.method,
         width=16,
         blocks=4,
-        critic_width=32,                                   # a critic stronger than its generator: the map needs its eye
-        critic_layers=5,                                   # 64 px end at 2 x 2 patches
-        n_critic=2,                                        # ours: five critic steps a move leave G unmoved in minutes
-        lr=4e-4,                                           # ours: four times the paper's, for narrow networks and few steps
-        score="mean",                                      # ours: steadier than the maximum while G still leaves specks
-        steps=1500,                                        # ours: what two cores do in about three minutes
+        critic_width=32,  # a critic stronger than its generator: the map needs its eye
+        critic_layers=5,  # 64 px end at 2 x 2 patches
+        n_critic=2,  # ours: five critic steps a move leave G unmoved in minutes
+        lr=4e-4,  # ours: four times the paper's, for narrow networks and few steps
+        score="mean",  # ours: steadier than the maximum while G still leaves specks
+        steps=1500,  # ours: what two cores do in about three minutes
     )
-    training = replace(base.training, ema=0.99, sample_every=500, save_every=500)   # ours: hides the swing of single steps
+    training = replace(base.training, ema=0.99, sample_every=500, save_every=500)  # ours: hides the swing of single steps
     return replace(base, method=method, data=replace(base.data, size=64), training=training, recipe="fixed-point-gan-small")
 
 

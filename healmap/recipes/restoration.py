@@ -14,13 +14,13 @@ def restoration() -> Experiment:
         method_name="restoration",
         method=RestorationConfig(),
         data=DataConfig(
-            size=96,                                       # the prototype's: minutes on two CPU cores
+            size=96,  # the prototype's: minutes on two CPU cores
             batch_size=16,
-            normalisation="foreground-median",             # brightness differs between scanners; the body's median travels
-            median_scale=2.5,                              # the prototype's: tissue at 0.4, room above for bright lesions
+            normalisation="foreground-median",  # brightness differs between scanners; the body's median travels
+            median_scale=2.5,  # the prototype's: tissue at 0.4, room above for bright lesions
         ),
         training=TrainingConfig(
-            ema=0.99,                                      # a window of 100 steps; runs are short
+            ema=0.99,  # a window of 100 steps; runs are short
             sample_every=500,
             save_every=500,
         ),

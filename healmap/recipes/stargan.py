@@ -12,8 +12,8 @@ def stargan() -> Experiment:
     """The paper's settings for grey images with two classes."""
     return Experiment(
         method_name="stargan",
-        method=StarGAN.Config(),                           # 200,000 steps: authors' program
-        data=DataConfig(size=128, batch_size=16, flip=True),   # paper and authors' program
+        method=StarGAN.Config(),  # 200,000 steps: authors' program
+        data=DataConfig(size=128, batch_size=16, flip=True),  # paper and authors' program
         recipe="stargan",
     )
 
@@ -24,11 +24,11 @@ def celeba() -> Experiment:
     data = replace(
         base.data,
         channels=3,
-        fit="crop",                                        # authors' program: centre 178 of 178 x 218, then 128
-        normalisation="window",                            # authors' program: mean and deviation 0.5 of 8-bit values
+        fit="crop",  # authors' program: centre 178 of 178 x 218, then 128
+        normalisation="window",  # authors' program: mean and deviation 0.5 of 8-bit values
         window=(0.0, 255.0),
         domain_column="attributes",
-        attributes=("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"),   # authors' program
+        attributes=("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"),  # authors' program
     )
     return replace(base, data=data, recipe="stargan-celeba")
 
@@ -36,5 +36,5 @@ def celeba() -> Experiment:
 def rafd() -> Experiment:
     """RaFD, eight expressions in the column class, 128 px."""
     base = celeba()
-    data = replace(base.data, domain_column="class", attributes=())   # centre crop 256, then 128: authors' program
+    data = replace(base.data, domain_column="class", attributes=())  # centre crop 256, then 128: authors' program
     return replace(base, data=data, recipe="stargan-rafd")

@@ -38,9 +38,9 @@ class TestForeground:
         inside = foreground(head())
         assert inside.dtype == torch.bool
         assert inside.shape == (8, 1, 64, 64)
-        assert inside[:, :, 32, 32].all()                       # the hole
+        assert inside[:, :, 32, 32].all()  # the hole
         assert not inside[:, :, :3].any()
-        assert not inside[:, :, 3:10, 3:10].any()               # the corner
+        assert not inside[:, :, 3:10, 3:10].any()  # the corner
 
     def test_an_image_without_a_dark_rim_is_all_foreground(self):
         assert foreground(torch.rand(2, 1, 32, 32)).all()
@@ -105,7 +105,7 @@ def test_most_blobs_are_bright_and_their_amplitude_is_in_range():
     config = dataclasses.replace(only(0), second=0.0, texture=0.0)
     torch.manual_seed(0)
     change = (add_lesions(x, foreground(x), config) - x).flatten(1)
-    peak = change.gather(1, change.abs().argmax(1, keepdim=True))[:, 0] / 2         # of the [0, 1] range
+    peak = change.gather(1, change.abs().argmax(1, keepdim=True))[:, 0] / 2  # of the [0, 1] range
     assert 0.6 < (peak > 0).float().mean() < 0.8
     assert peak.abs().max() <= 0.6 + 1e-6
     assert peak.abs().median() > 0.15
@@ -116,7 +116,7 @@ def test_blobs_are_soft_and_of_the_size_asked_for():
     torch.manual_seed(0)
     mask = blob_mask(inside, Lesions(half_axis=(0.2, 0.2), irregular=0.0))
     area = (mask > 0.5).flatten(1).sum(1).float()
-    assert area.max() <= 1.1 * torch.pi * 6.4**2                                    # half axes of 0.2 · 32 px
+    assert area.max() <= 1.1 * torch.pi * 6.4**2  # half axes of 0.2 · 32 px
     assert ((mask > 0.1) & (mask < 0.9)).any()
     torch.manual_seed(0)
     assert not torch.equal(mask, blob_mask(inside, Lesions(half_axis=(0.2, 0.2))))

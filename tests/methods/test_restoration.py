@@ -92,7 +92,7 @@ class TestHeads:
         method, clean = tiny(head=head, warm_up=5, lr=3e-3, jitter=(1.0, 1.0), foreground="all"), rings().expand(8, -1, -1, -1)
         torch.manual_seed(1)
         corrupted = method.corrupt(clean)
-        monkeypatch.setattr(method, "corrupt", lambda x: corrupted)       # the same lesions at every step: seconds suffice
+        monkeypatch.setattr(method, "corrupt", lambda x: corrupted)  # the same lesions at every step: seconds suffice
         with torch.no_grad():
             before = method.loss(corrupted, clean).total
             train(method, clean, 60)
@@ -139,7 +139,7 @@ def test_a_residual_heals_by_addition_and_leaves_the_background_alone():
 @pytest.mark.parametrize("head", HEADS)
 def test_with_the_mirror_image_the_answer_is_mirrored_too(head):
     method, x = unsettle(tiny(head=head)), rings()
-    x = x + torch.linspace(-0.2, 0.2, 32)                      # unlike its mirror image
+    x = x + torch.linspace(-0.2, 0.2, 32)  # unlike its mirror image
     with torch.no_grad():
         plain, mirrored = method.predict(x), method.predict(x.flip(3))
     assert_close(mirrored.anomaly_map.flip(3), plain.anomaly_map, atol=1e-5, rtol=0)
@@ -151,7 +151,7 @@ def test_with_the_mirror_image_the_answer_is_mirrored_too(head):
 def test_a_displacement_says_where_values_are_fetched_from():
     method = tiny(head="warp", foreground="all", mirror=False)
     with torch.no_grad():
-        method.unet.last.bias[0] = 1.25                       # 1.25 units of 0.1 half sides of 16 px: two pixels along x
+        method.unet.last.bias[0] = 1.25  # 1.25 units of 0.1 half sides of 16 px: two pixels along x
         x = torch.rand(1, 1, 32, 32) * 2 - 1
         prediction = method.predict(x)
     assert_close(prediction.maps["displacement"][:, 0], torch.full((1, 32, 32), 2.0))
@@ -196,7 +196,7 @@ def test_scores_are_what_they_say():
     assert scores["mean"] == [1.5, 5.5]
     assert scores["foreground-mean"] == [0.5, 6.0]
     assert scores["max"] == [3.0, 7.0]
-    assert scores["top"] == [3.0, 6.5]                         # half of two pixels: one; half of three: two
+    assert scores["top"] == [3.0, 6.5]  # half of two pixels: one; half of three: two
 
 
 def test_the_learning_rate_rises_and_ends_at_zero():

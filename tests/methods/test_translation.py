@@ -201,7 +201,7 @@ def test_healthygan_composes_by_the_mask():
     method = build(HealthyGAN)
     a = batch_of(method).image
     with torch.no_grad():
-        method.G.main[-1].weight.zero_()                            # logits 0: inner 0, mask 1/2
+        method.G.main[-1].weight.zero_()  # logits 0: inner 0, mask 1/2
         t = method.translate(a)
         assert (t.mask == 0.5).all()
         torch.testing.assert_close(t.healed, a / 2)
@@ -210,7 +210,7 @@ def test_healthygan_composes_by_the_mask():
     with torch.no_grad():
         t = method.translate(a)
         p = method.predict(a)
-    torch.testing.assert_close(t.healed + t.rebuilt, t.inner + a)   # (1) + (2)
+    torch.testing.assert_close(t.healed + t.rebuilt, t.inner + a)  # (1) + (2)
     assert torch.equal(p.maps["mask"], t.mask)
     torch.testing.assert_close(p.anomaly_map, (a - t.healed).abs() / 2)
     torch.testing.assert_close(p.score, p.anomaly_map.mean((1, 2, 3)))
