@@ -17,6 +17,7 @@ from ..types import DISEASED, HEALTHY
 
 if TYPE_CHECKING:
     from .baselines import IntensityBaseline, ThumbnailBaseline
+    from .twins import Twin
 
 FALLBACK_SWEEP = np.geomspace(1.0, 1e-3, 40)  # thresholds of the FROC curve when no validation data proposed any
 PERCENTILE = 99.0  # Fixed-Point GAN's released mask
@@ -102,3 +103,4 @@ class Detectors:
     intensity_baseline: IntensityBaseline | None = None
     thumbnails: ThumbnailBaseline | str | None = None
     thumbnail_scores: list[float] = field(default_factory=list)
+    twins: list[Twin] = field(default_factory=list)

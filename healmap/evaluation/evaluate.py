@@ -22,6 +22,7 @@ from . import figures as f
 from .baselines import ThumbnailBaseline, brightness, fit_intensity, fit_thumbnails
 from .collect import Collector, Detectors, Seen
 from .record import protocol, write_evaluation
+from .twins import against_twin, twin_figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,6 +82,11 @@ def _open(table: Table, split: str, predictor: Predictor) -> tuple[dict[str, Dat
     notes = refuse_leaks(sets, allow=config.allow_leak) if len(sets) > 1 else []
     if "train" not in sets:
         notes.append("these data hold no train split: whether the method saw some of them in training could not be checked")
+    trained_on = predictor.card.get("train_fingerprint")
+    if trained_on and sets[split].fingerprint == trained_on:
+        notes.append("evaluated on the very images that the method was trained on")
+    elif trained_on and "train" in sets and sets["train"].fingerprint != trained_on:
+        notes.append("the method was trained on other images than the train split of these data, which trained the baselines")
     if not any(item.label in ("healthy", DISEASED) for item in sets[split].items):
         raise UsageError("no image of this split is labelled healthy or diseased", where=split, hint="evaluation needs labels")
     return sets, notes
@@ -110,6 +116,9 @@ def _collect(predictor: Predictor, test: Dataset, detectors: Detectors, on_progr
             bright: NDArray[np.float32] = native_map(brightness(image), shape, predictor.preprocessing)
             other = replace(seen, score=detectors.intensity_baseline.score(image), change=None)
             detectors.intensity.add(other, bright, native.mask)
+        twin = None if answer.healed is None or item.label != DISEASED else against_twin(test, index, image, answer.healed)
+        if twin is not None:
+            detectors.twins.append(twin)
         if isinstance(detectors.thumbnails, ThumbnailBaseline):
             detectors.thumbnail_scores.append(detectors.thumbnails.score(image))
         if on_progress is not None:
@@ -126,6 +135,8 @@ def _figures(predictor: Predictor, detectors: Detectors, bootstrap: int) -> dict
         "lesion": f.lesion_figures(detectors.method, draw, localises=localises),
         "healthy": f.healthy_figures(detectors.method, draw, heals=type(predictor.method).heals),
     }
+    if detectors.twins:
+        method["twin"] = twin_figures(detectors.twins, draw)
     base: f.Tree = {}
     if detectors.intensity is not None:
         base["threshold"] = {

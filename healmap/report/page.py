@@ -83,10 +83,10 @@ def write_page(template: str, out: Path, **content: Any) -> Path:
 
 
 def number(value: Any, *, percent: bool = False) -> str:
-    """A figure for reading: three decimals, or per cent; a dash for none."""
+    """A figure for reading: three decimals, two digits if small, or per cent; a dash for none."""
     if value is None or value == "":
         return "–"
-    return f"{100 * float(value):.2f} %" if percent else f"{float(value):.3f}"
+    return f"{100 * float(value):.2f} %" if percent else _short(float(value))
 
 
 def interval(figure: Mapping[str, Any] | None, *, percent: bool = False) -> str:
@@ -94,7 +94,11 @@ def interval(figure: Mapping[str, Any] | None, *, percent: bool = False) -> str:
     ends = (figure or {}).get("ci95")
     if not ends or None in ends:
         return ""
-    return " to ".join(f"{100 * e:.2f}" if percent else f"{e:.3f}" for e in ends) + (" %" if percent else "")
+    return " to ".join(f"{100 * e:.2f}" if percent else _short(e) for e in ends) + (" %" if percent else "")
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if 0 < abs(value) < 0.005 else f"{value:.3f}"
 
 
 def plain_text(value: Any) -> str:

@@ -32,6 +32,10 @@ FIGURES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Healing": {
         "healthy.change": ("change on healthy images", "share of the full intensity range; less is better"),
+        "twin.mse": ("distance from the healthy twin", "mean squared, images in [-1, 1], after healing; less is better"),
+        "twin.mse_untouched": ("distance before healing", "the same for the diseased image as it is"),
+        "twin.mse_difference": ("MSE(d, GT)", "difference map against the true one, as in DeScarGAN's tables"),
+        "twin.ssim_difference": ("SSIM(d, GT)", "likewise; more is better"),
     },
 }
 GLANCE = {

@@ -162,3 +162,24 @@ def test_shared_patients_are_refused(run: Path, tmp_path: Path) -> None:
         evaluate_run(run, data, "test", tmp_path / "out", device="cpu")
     with pytest.raises(UsageError, match="no row belongs to split"):
         evaluate_run(run, write_data(tmp_path / "other", splits=("train",)), "test", tmp_path / "out", device="cpu")
+
+
+def test_healing_is_measured_against_known_twins(run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = ["path,label,patient_id,split,twin"]
+    for k in range(4):
+        image = plane(k, lesion=(8, 8, 12), shape=(48, 48))
+        twin = np.where(image == 228, 127.5, image).round().astype(np.uint8)  # what Dimmer makes of it
+        Pil.fromarray(image).save(data / f"{k}.png")
+        Pil.fromarray(twin).save(data / f"twin{k}.png")
+        Pil.fromarray(twin).save(data / f"healthy{k}.png")
+        rows += [f"{k}.png,diseased,p{k},test,twin{k}.png", f"healthy{k}.png,healthy,p{k},test,"]
+    (data / "labels.csv").write_text("\n".join(rows) + "\n")
+    tree = evaluate_run(run, data, "test", tmp_path / "out", device="cpu", bootstrap=20)
+    twin_tree = tree["twin"]
+    assert twin_tree["mse"]["n"] == 4
+    assert twin_tree["mse"]["value"] < 1e-4
+    assert twin_tree["mse_untouched"]["value"] == pytest.approx(144 / 48**2 * (100.5 / 127.5) ** 2, rel=0.02)
+    assert twin_tree["mse_difference"]["value"] < 1e-3
+    assert twin_tree["ssim_difference"]["value"] > 0.99

@@ -157,6 +157,8 @@ def test_figures_are_written_for_reading() -> None:
     assert number(0.12345) == "0.123"
     assert number(0.00142, percent=True) == "0.14 %"
     assert number(None) == "–"
+    assert number(0.00042) == "0.00042"
+    assert number(0.0) == "0.000"
     assert interval({"ci95": [0.1, 0.25]}) == "0.100 to 0.250"
     assert interval({"ci95": None}) == interval(None) == ""
 
