@@ -5,7 +5,7 @@
 
 FOLDER holds another project's model.py and solver.py (StarGAN's or HealthyGAN's). Its own ``Solver.train`` is then driven, in
 turns with ours, on the same batch; it computes in fp32 as released. One turn is a full cycle: n_critic critic updates and one
-of the generator. Times are the best and the median over the turns: a machine that others use as well still gives a fair picture.
+of the generator. Times are the best and the median over the turns: a machine that others use still gives a fair picture.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from healmap import methods
 from healmap.methods.base import Method, Optimisers
+from healmap.training.allocator import freed_memory_kept
 from healmap.types import Batch, Needs, Spec
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -117,7 +118,7 @@ def ours(name: str, precision: str, args: argparse.Namespace) -> Contestant:
     method = cls(config, Spec(args.channels, args.size, args.size)).to(args.device).to(memory_format=layout)  # type: ignore[call-overload]
     phase = method.phases()[0]
     optimisers, batches = Optimisers(phase.optimisers), repeat(batch_for(method, args.batch, args.device, layout))
-    steps = getattr(config, "n_critic", 1)
+    steps, width = getattr(config, "n_critic", 1), getattr(config, "width", None)
     step = torch.compile(phase.step) if args.compile else phase.step
 
     def run() -> None:
@@ -126,8 +127,11 @@ def ours(name: str, precision: str, args: argparse.Namespace) -> Contestant:
             with torch.autocast(args.device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
                 step(batches, k, optimisers)
 
-    width = getattr(config, "width", None)
-    return Contestant("healmap", name, precision, width, steps * args.batch, lambda: timed(run, args.device))
+    def cycle() -> float:
+        with freed_memory_kept():                                    # as in training
+            return timed(run, args.device)
+
+    return Contestant("healmap", name, precision, width, steps * args.batch, cycle)
 
 
 class Feed:

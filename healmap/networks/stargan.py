@@ -156,10 +156,13 @@ class _Leaky(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = F.leaky_relu(x, _SLOPE)
         ctx.save_for_backward(y)                      # same sign as x, and kept anyway by the next convolution
+        ctx.set_materialize_grads(False)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None) -> Tensor | None:  # type: ignore[override]
+        if grad is None:
+            return None
         (y,) = ctx.saved_tensors
         return _LeakySlope.apply(grad, y.detach())    # detached: the slope does not lead back into the forward pass
 
@@ -170,11 +173,12 @@ class _LeakySlope(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, grad: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(y)
+        ctx.set_materialize_grads(False)
         return torch.ops.aten.leaky_relu_backward(grad, y, _SLOPE, True)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return _LeakySlope.apply(grad, ctx.saved_tensors[0]), None
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:  # type: ignore[override]
+        return None if grad is None else _LeakySlope.apply(grad, ctx.saved_tensors[0]), None
 
 
 def check_sizes(height: int, width: int, layers: int, *, whole: bool = True) -> None:

@@ -6,9 +6,11 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Of glibc's malloc.h, with its defaults: blocks given by mmap at once, and free bytes at the heap's end that are returned.
+# Of glibc's malloc.h: how many blocks mmap may give, from which size on, and how many free bytes at the heap's end go back.
+# The values are its defaults; the last two as they stand once large blocks have been freed, for they adapt.
 _M_MMAP_MAX, _MMAP_MAX = -4, 65536
-_M_TRIM_THRESHOLD, _TRIM_THRESHOLD = -1, 128 * 1024
+_M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 32 * 2**20
+_M_TRIM_THRESHOLD, _TRIM_THRESHOLD = -1, 64 * 2**20
 _NEVER = 2**31 - 1
 
 
@@ -30,6 +32,7 @@ def freed_memory_kept() -> Iterator[None]:
         yield
     finally:
         mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
 
 
