@@ -26,6 +26,7 @@ RECIPES: dict[str, str] = {
     "fixed-point-gan-pe": "fixedpoint:pe",
     "fixed-point-gan-celeba": "fixedpoint:celeba",
     "fixed-point-gan-small": "fixedpoint:small",
+    "fixed-point-gan-lgg": "fixedpoint:lgg",
     "healthygan": "healthygan:healthygan",
     "healthygan-covid": "healthygan:covid",
     "healthygan-xray14": "healthygan:xray14",
