@@ -34,6 +34,7 @@ def freed_memory_kept() -> Iterator[None]:
         mallopt(_M_MMAP_MAX, _MMAP_MAX)
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        ctypes.CDLL(None).malloc_trim(0)              # what was kept goes back now
 
 
 def _mallopt() -> ctypes._NamedFuncPointer | None:
