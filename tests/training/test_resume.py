@@ -140,13 +140,16 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path, stop_at:
     run(rarer, out, resume=True)                         # changes no number
 
 
-def test_other_conditions_are_told(data: Path, tmp_path: Path, stop_at: StopAt) -> None:
+def test_other_conditions_are_told(
+    data: Path, tmp_path: Path, stop_at: StopAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = stopped(the_toy(data), tmp_path / "run", 7, stop_at)
-    with pytest.warns(RuntimeWarning, match="threads 1 then, 2 now"):
-        run(the_toy(data, threads=2), out, resume=True)
+    monkeypatch.setattr("healmap.training.run.versions", lambda: {"torch": "2.99"})
+    with pytest.warns(RuntimeWarning, match=r"versions\.torch .* then, 2\.99 now"):
+        run(the_toy(data), out, resume=True)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["resumed"][0]["step"] == 7
-    assert manifest["resumed"][0]["changed"] == ["threads 1 then, 2 now"]
+    assert f"versions.torch {torch.__version__} then, 2.99 now" in manifest["resumed"][0]["changed"]
 
 
 def test_a_finished_run_stays_as_it_is(data: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -202,10 +202,16 @@ def test_the_same_seed_gives_the_same_run_and_another_another(data: Path, tmp_pa
 
 
 def test_the_process_is_left_as_it_was(data: Path, tmp_path: Path) -> None:
-    before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
-    toy = toys.toy("restoration", data, steps=1, threads=2, deterministic=True)
-    train_run(toy.experiment, toy.train, None, tmp_path / "run", quiet=True)
-    assert (torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()) == before
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        toy = toys.toy("restoration", data, steps=1, deterministic=True)             # with one thread
+        train_run(toy.experiment, toy.train, None, tmp_path / "run", quiet=True)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["threads"] == 1
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_data_without_what_the_method_needs(data: Path, tmp_path: Path) -> None:
