@@ -31,14 +31,29 @@ def phantoms(folder: Path) -> Path:
     return folder
 
 
-def toy(name: str, folder: Path, *, steps: int = 24, method: Mapping[str, Any] | None = None,
-        data: Mapping[str, Any] | None = None, **training: Any) -> Toy:
+def toy(
+    name: str,
+    folder: Path,
+    *,
+    steps: int = 24,
+    method: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> Toy:
     """The method's tiny settings with small batches, data included. Further settings by keyword."""
     config, spec = methods.get(name).tiny()
     config = replace(config, **{"steps": steps, **(method or {})})
     data_config = DataConfig(**{"size": spec.height, "channels": spec.channels, "batch_size": 4, **(data or {})})
-    settings = {"log_every": 5, "sample_every": 10_000, "save_every": 3, "ema": 0.9, "threads": 1, "precision": "32",
-                "validation_limit": 8, **training}
+    settings = {
+        "log_every": 5,
+        "sample_every": 10_000,
+        "save_every": 3,
+        "ema": 0.9,
+        "threads": 1,
+        "precision": "32",
+        "validation_limit": 8,
+        **training,
+    }
     train = open_dataset(phantoms(folder), "train", data_config)
     val = open_dataset(phantoms(folder), "val", data_config, preprocessing=train.preprocessing)
     return Toy(Experiment(method_name=name, method=config, data=data_config, training=TrainingConfig(**settings)), train, val)
@@ -68,5 +83,7 @@ def digests(run: Path) -> dict[str, str]:
             raw = value.detach().contiguous().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
             found[name.partition(".")[0]].update(name.encode() + raw)
     files = {n: run / n for n in ("log.csv", "weights/last.safetensors", "weights/best.safetensors")}
-    return {**{k: v.hexdigest() for k, v in found.items()},
-            **{n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()}}
+    return {
+        **{k: v.hexdigest() for k, v in found.items()},
+        **{n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in files.items()},
+    }

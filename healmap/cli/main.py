@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -228,11 +229,18 @@ def _demo(args: argparse.Namespace) -> int:
     return demo(args.out, minutes=args.minutes, seed=args.seed)
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line of our own, without the source line that Python would quote."""
+    print(f"healmap: warning: {message}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: returns the exit code. Errors of ours are one line on standard error, without traceback."""
     args = build_parser().parse_args(arguments)
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return args.run(args)
     except HealError as error:
         print(f"healmap: {error}", file=sys.stderr)
         return error.exit_code

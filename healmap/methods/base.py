@@ -53,7 +53,7 @@ class Optimisers:
         for term in [loss] if isinstance(loss, Tensor) else loss:
             self.backward(term, parameters)
         self.finish(name, optimiser, parameters)
-        torch.clear_autocast_cache()                  # it holds half-precision copies of the weights as they were
+        torch.clear_autocast_cache()  # it holds half-precision copies of the weights as they were
 
     def backward(self, loss: Tensor, parameters: list[Tensor]) -> None:
         loss.backward(inputs=parameters)

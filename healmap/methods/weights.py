@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .base import Method
 
 FORMAT, VERSION = "healmap-weights", 1
-CARD_LIMIT, HEADER_LIMIT = 16 * 2**20, 16 * 2**20      # bytes; real cards and headers hold some kilobytes
+CARD_LIMIT, HEADER_LIMIT = 16 * 2**20, 16 * 2**20  # bytes; real cards and headers hold some kilobytes
 RESERVED = ("format", "version", "method", "config", "spec", "sha256", "previous_sha256")
 
 
@@ -71,8 +71,11 @@ def name_of(method: Method) -> str:
     for name, entry in METHODS.items():
         if entry == (module, cls):
             return name
-    raise CapabilityError(f"{cls} is not in the table of methods", where="healmap/methods/__init__.py",
-                          hint="add a line there, or save method.state_dict() yourself")
+    raise CapabilityError(
+        f"{cls} is not in the table of methods",
+        where="healmap/methods/__init__.py",
+        hint="add a line there, or save method.state_dict() yourself",
+    )
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Method, dict[str, Any]]:
@@ -108,8 +111,11 @@ def read_card(path: Path | str) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise CheckpointError("not a card of healmap weights", where=str(where))
     if card.get("version") != VERSION:
-        raise CheckpointError(f"card of version {card.get('version')!r}, this healmap reads {VERSION}", where=str(where),
-                              hint="use the healmap that wrote it")
+        raise CheckpointError(
+            f"card of version {card.get('version')!r}, this healmap reads {VERSION}",
+            where=str(where),
+            hint="use the healmap that wrote it",
+        )
     kinds = {"method": str, "config": dict, "spec": dict, "sha256": str, "previous_sha256": str | None}
     for key, kind in kinds.items():
         if not isinstance(card.setdefault(key, None), kind):
@@ -129,8 +135,18 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         length = int.from_bytes(file.read(8), "little")
     if length > min(HEADER_LIMIT, path.stat().st_size):
         raise CheckpointError("weights have an impossible header", where=str(path))
-    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-             "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+    kinds = {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

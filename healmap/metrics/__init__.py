@@ -11,6 +11,18 @@ from .froc import Froc
 from .image_level import auroc, average_precision
 
 __all__ = [
-    "Bins", "Figure", "Froc", "PixelTally", "auroc", "average_precision", "bins", "bootstrap", "curves", "exact_bins", "froc",
-    "image_level", "overlap", "similarity",
+    "Bins",
+    "Figure",
+    "Froc",
+    "PixelTally",
+    "auroc",
+    "average_precision",
+    "bins",
+    "bootstrap",
+    "curves",
+    "exact_bins",
+    "froc",
+    "image_level",
+    "overlap",
+    "similarity",
 ]

@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-SHIFT = 13                                  # mantissa bits of float32 that are dropped: 23 - 13 = 10 remain
-FLOOR = np.float32(2.0**-24)                # smaller values share the bin of zero
-_CHUNK = 8_000_000                          # numbers held at once while resampling
+SHIFT = 13  # mantissa bits of float32 that are dropped: 23 - 13 = 10 remain
+FLOOR = np.float32(2.0**-24)  # smaller values share the bin of zero
+_CHUNK = 8_000_000  # numbers held at once while resampling
 
-Counts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]      # keys, positive, negative, one image or group
+Counts = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]  # keys, positive, negative, one image or group
 
 
 def bin_keys(values: ArrayLike) -> NDArray[np.int64]:
     """Order-preserving integer bins of non-negative numbers, any shape. Raises ValueError for negative numbers or NaN."""
     v = np.ascontiguousarray(values, dtype=np.float32)
-    if v.size and not (v.min() >= 0):       # also false for NaN
+    if v.size and not (v.min() >= 0):  # also false for NaN
         raise ValueError("values of an anomaly map must be non-negative numbers")
     v = np.where(v < FLOOR, np.float32(0), np.minimum(v, np.finfo(np.float32).max))
     return (v.view(np.int32) >> SHIFT).astype(np.int64)

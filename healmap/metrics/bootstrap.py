@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEAST_DEFINED = 0.5       # an interval needs this share of resamples in which the figure exists
+LEAST_DEFINED = 0.5  # an interval needs this share of resamples in which the figure exists
 
 
 def resamples(groups: int, count: int, seed: int = 0) -> NDArray[np.int64]:

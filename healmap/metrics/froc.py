@@ -50,7 +50,7 @@ class Froc:
         for k, threshold in enumerate(self.thresholds):
             mask = values >= threshold
             above = int(np.count_nonzero(mask))
-            if above > pixels:                      # else the same mask as at the threshold before
+            if above > pixels:  # else the same mask as at the threshold before
                 found, false = hits(mask, lesions, self.min_area)
                 pixels = above
             row["found"][k] += found
@@ -92,7 +92,7 @@ def threshold_grid(
     v, c = np.asarray(values, dtype=float), np.asarray(counts, dtype=float)
     more = np.asarray(list(extra), dtype=float)
     if c.sum() > 0:
-        above = np.cumsum(c[::-1])[::-1]                                        # pixels at or above each value
+        above = np.cumsum(c[::-1])[::-1]  # pixels at or above each value
         wanted = np.geomspace(0.5 * c.sum(), 1, points)
         index = np.clip(np.searchsorted(-above, -wanted, side="right") - 1, 0, len(v) - 1)
         more = np.concatenate([v[index], v[c > 0].max() * np.array([1.15, 1.35, 1.6, 2.0, 3.0]), more])

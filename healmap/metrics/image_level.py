@@ -73,8 +73,12 @@ def confusion(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Confusi
     """Diseased where score >= threshold."""
     y, s = _pair(labels, scores)
     called = s >= threshold
-    return Confusion(int((called & (y == 1)).sum()), int((~called & (y == 0)).sum()),
-                     int((called & (y == 0)).sum()), int((~called & (y == 1)).sum()))
+    return Confusion(
+        int((called & (y == 1)).sum()),
+        int((~called & (y == 0)).sum()),
+        int((called & (y == 0)).sum()),
+        int((~called & (y == 1)).sum()),
+    )
 
 
 def equal_error_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -102,7 +106,7 @@ def best_f1_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
     values = np.unique(s)[::-1]
     order = np.argsort(-s, kind="stable")
     tp = np.cumsum(y[order])
-    last = np.searchsorted(-s[order], -values, side="right") - 1         # place of the last image called at each value
+    last = np.searchsorted(-s[order], -values, side="right") - 1  # place of the last image called at each value
     f1 = 2 * tp[last] / (last + 1 + y.sum())
     k = int(np.argmax(f1))
     return float((values[k] + values[k + 1]) / 2) if k + 1 < len(values) else float(values[k])
@@ -137,7 +141,7 @@ def select_by_aucp(checkpoints: Sequence[tuple[int, float]]) -> int:
     finite = [(step, value) for step, value in checkpoints if math.isfinite(value)]
     if not finite:
         raise ValueError("no checkpoint has a finite AUCp")
-    return max(finite, key=lambda pair: pair[1])[0]                      # max keeps the first of equals
+    return max(finite, key=lambda pair: pair[1])[0]  # max keeps the first of equals
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-EIGHT = np.ones((3, 3), dtype=bool)         # diagonal neighbours belong together
+EIGHT = np.ones((3, 3), dtype=bool)  # diagonal neighbours belong together
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,15 @@ def otsu(values: ArrayLike, bins: int = 256) -> float:
     return float(centres[int(np.argmax(below[:-1] * above[1:] * (mean_below[:-1] - mean_above[1:]) ** 2))])
 
 
-def ssim(a: ArrayLike, b: ArrayLike, *, data_range: float = 1.0, window: int = 11, sigma: float = 1.5,
-         k: tuple[float, float] = (0.01, 0.03)) -> float:
+def ssim(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    data_range: float = 1.0,
+    window: int = 11,
+    sigma: float = 1.5,
+    k: tuple[float, float] = (0.01, 0.03),
+) -> float:
     """Mean structural similarity (Wang et al. 2004) of (H, W) images: Gaussian window, only windows wholly inside the image.
 
     Raises ValueError for an image smaller than the window.
@@ -90,7 +97,8 @@ def descargan_pixels(image: ArrayLike, healed: ArrayLike, true_difference: Array
         ssim=ssim(min_max(d, 0, 1), min_max(gt, 0, 1)),
         variance_of_residual=float(np.var(residual)),
         mse_healed=float(np.mean(d**2)),
-        variance_of_difference=float(np.var(d, ddof=1)))
+        variance_of_difference=float(np.var(d, ddof=1)),
+    )
 
 
 def percentile_mask(anomaly_map: ArrayLike, percentile: float = 99.0) -> tuple[NDArray[np.bool_], float]:

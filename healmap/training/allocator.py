@@ -34,13 +34,13 @@ def freed_memory_kept() -> Iterator[None]:
         mallopt(_M_MMAP_MAX, _MMAP_MAX)
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
         mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
-        ctypes.CDLL(None).malloc_trim(0)              # what was kept goes back now
+        ctypes.CDLL(None).malloc_trim(0)  # what was kept goes back now
 
 
 def _mallopt() -> ctypes._NamedFuncPointer | None:
     try:
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version                  # noqa: B018  other C libraries lack it, and mean other things by mallopt
+        library.gnu_get_libc_version  # noqa: B018  other C libraries lack it, and mean other things by mallopt
         return library.mallopt
     except (OSError, AttributeError, TypeError):
         return None

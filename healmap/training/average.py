@@ -26,7 +26,7 @@ class WeightAverage:
                 module = method.get_submodule(part)
                 live |= {f"{part}.{k}": v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
         self._names = [k for k, v in live.items() if v.is_floating_point()]
-        self._live = [live[k] for k in self._names]             # share memory with the module's own tensors
+        self._live = [live[k] for k in self._names]  # share memory with the module's own tensors
         self._mean = [v.detach().float().clone() for v in self._live]
         self._copied = {k: v for k, v in live.items() if not v.is_floating_point()}
 
@@ -38,7 +38,7 @@ class WeightAverage:
         if not self._mean:
             return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        live = [v.float() for v in self._live]                   # no copy where it is float32 already
+        live = [v.float() for v in self._live]  # no copy where it is float32 already
         torch._foreach_lerp_(self._mean, live, 1 - decay)
         self.updates += 1
 

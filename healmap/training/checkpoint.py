@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError("checkpoint is damaged: its SHA-256 is not the recorded one", where=path.name)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:      # hostile files raise many kinds
+    except Exception as error:  # hostile files raise many kinds
         raise CheckpointError(f"checkpoint cannot be read: {type(error).__name__}", where=path.name) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT or state.get("version") != VERSION:
         raise CheckpointError("not a checkpoint of this version of healmap", where=path.name)
@@ -115,8 +115,11 @@ def _write(temporary: Path, state: dict[str, Any], final: Path) -> str:
             return sink.digest.hexdigest()
     temporary.unlink(missing_ok=True)
     needed, free = size_of(state), shutil.disk_usage(final.parent).free
-    raise WriteError(f"cannot write the checkpoint: {sink.fault.strerror or sink.fault}", where=str(final),
-                     hint=f"it needs about {needed:,} bytes, {free:,} are free; make room and resume") from sink.fault
+    raise WriteError(
+        f"cannot write the checkpoint: {sink.fault.strerror or sink.fault}",
+        where=str(final),
+        hint=f"it needs about {needed:,} bytes, {free:,} are free; make room and resume",
+    ) from sink.fault
 
 
 class _HashingSink:

@@ -77,10 +77,17 @@ def build_fabric(training: TrainingConfig, device: str, precision: str) -> Fabri
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
     if training.devices > 1 and device == "cuda" and torch.cuda.device_count() < training.devices:
-        raise ConfigError(f"{training.devices} devices asked for, {torch.cuda.device_count()} found", where="training.devices",
-                          hint="lower it")
-    return Fabric(accelerator=device, devices=training.devices, strategy="ddp" if training.devices > 1 else "auto",
-                  precision=PLUGIN[precision])  # type: ignore[arg-type]
+        raise ConfigError(
+            f"{training.devices} devices asked for, {torch.cuda.device_count()} found",
+            where="training.devices",
+            hint="lower it",
+        )
+    return Fabric(
+        accelerator=device,
+        devices=training.devices,
+        strategy="ddp" if training.devices > 1 else "auto",
+        precision=PLUGIN[precision],
+    )  # type: ignore[arg-type]
 
 
 def is_first_process() -> bool:

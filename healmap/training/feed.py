@@ -32,11 +32,11 @@ class Feed(Iterator[Batch]):
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self._device.type == "cuda":
-            tensor = tensor.pin_memory()              # from pinned memory a copy does not wait
+            tensor = tensor.pin_memory()  # from pinned memory a copy does not wait
         tensor = tensor.to(self._device, non_blocking=True)
         return tensor.contiguous(memory_format=torch.channels_last) if self._channels_last and tensor.ndim == 4 else tensor
 
     def close(self) -> None:
-        close = getattr(self._source, "close", None)   # a generator stops its loading threads
+        close = getattr(self._source, "close", None)  # a generator stops its loading threads
         if close is not None:
             close()

@@ -12,8 +12,15 @@ from ..errors import CheckpointError, UsageError
 from . import checkpoint
 
 # Settings that change no number of a run.
-FREE = ("recipe", "training.tensorboard", "training.save_every", "data.workers", "data.allow_leak", "training.device",
-        "training.threads")
+FREE = (
+    "recipe",
+    "training.tensorboard",
+    "training.save_every",
+    "data.workers",
+    "data.allow_leak",
+    "training.device",
+    "training.threads",
+)
 OWN = ("experiment.json", "manifest.json", "log.csv", "timing.csv", "samples", "weights", "tensorboard")
 
 
@@ -44,24 +51,34 @@ def compare(state: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping
     """
     saved = dict(_flat(json.loads(state["settings"])))
     wanted = dict(_flat(settings))
-    differ = [f"{k}: {saved.get(k)!r} then, {wanted.get(k)!r} now" for k in sorted({*saved, *wanted})
-              if saved.get(k) != wanted.get(k) and k not in FREE]
+    differ = [
+        f"{k}: {saved.get(k)!r} then, {wanted.get(k)!r} now"
+        for k in sorted({*saved, *wanted})
+        if saved.get(k) != wanted.get(k) and k not in FREE
+    ]
     differ += [f"{name} data" for name in data if data[name] != state["data"].get(name)]
     if differ:
         length = any(text.partition(":")[0] in ("method.steps", "training.minutes") for text in differ)
         why = " (the learning rates depend on the length of the run)" if length else ""
-        raise CheckpointError("this run was begun otherwise: " + "; ".join(differ[:20]) + why,
-                              hint="resume with the same settings and data, or start a new run")
+        raise CheckpointError(
+            "this run was begun otherwise: " + "; ".join(differ[:20]) + why,
+            hint="resume with the same settings and data, or start a new run",
+        )
 
 
 def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Differences of versions, threads and device: the run goes on, but bit-identity is no longer promised."""
     saved, present = dict(_flat(then)), dict(_flat(now))
-    differ = [f"{k} {saved.get(k)} then, {present.get(k)} now" for k in sorted({*saved, *present})
-              if saved.get(k) != present.get(k)]
+    differ = [
+        f"{k} {saved.get(k)} then, {present.get(k)} now" for k in sorted({*saved, *present}) if saved.get(k) != present.get(k)
+    ]
     if differ:
-        warnings.warn(f"resumed under other conditions ({'; '.join(differ)}): the result may differ in the last bits from an "
-                      "uninterrupted run", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"resumed under other conditions ({'; '.join(differ)}): the result may differ in the last bits from an "
+            "uninterrupted run",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return differ
 
 

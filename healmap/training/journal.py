@@ -102,6 +102,7 @@ def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise MissingDependencyError("TensorBoard is not installed", where="training.tensorboard",
-                                     hint='pip install "healmap[track]"') from None
+        raise MissingDependencyError(
+            "TensorBoard is not installed", where="training.tensorboard", hint='pip install "healmap[track]"'
+        ) from None
     return SummaryWriter(str(folder))

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from ..data.loader import Loader
 
-GUARDED_STEPS = 20      # compiled networks may fail late: when first run backward, which some methods do every fifth step only
-AGREE_EVERY = 10        # steps between agreements of data-parallel processes on time and on stopping; each makes them wait
+GUARDED_STEPS = 20  # compiled networks may fail late: when first run backward, which some methods do every fifth step only
+AGREE_EVERY = 10  # steps between agreements of data-parallel processes on time and on stopping; each makes them wait
 
 
 @dataclass
@@ -42,8 +42,8 @@ class Position:
     phase: int = 0
     step: int = 0
     done: int = 0
-    consumed: int = 0                      # batches drawn in this phase
-    elapsed: float = 0.0                   # seconds of training, all sittings
+    consumed: int = 0  # batches drawn in this phase
+    elapsed: float = 0.0  # seconds of training, all sittings
     phase_elapsed: float = 0.0
     totals: list[int] = field(default_factory=list)
 
@@ -65,15 +65,16 @@ class Loop:
     they share the steps of the method's settings. Learning-rate schedules get the estimate as their total.
     """
 
-    def __init__(self, method: Method, loader: Loader, training: TrainingConfig, fabric: Fabric, *, journal: Journal,
-                 progress: Progress) -> None:
+    def __init__(
+        self, method: Method, loader: Loader, training: TrainingConfig, fabric: Fabric, *, journal: Journal, progress: Progress
+    ) -> None:
         self.method, self.loader, self.training, self.fabric = method, loader, training, fabric
         self.journal, self.progress = journal, progress
         self.phases: Sequence[Phase] = method.phases()
         self.average, self.window = WeightAverage(method, training.ema), Window()
         self.position = Position(totals=[len(loader) if p.steps is None else p.steps for p in self.phases])
         self._optimisers = [FabricOptimisers(fabric, p.optimisers, clip=training.clip) for p in self.phases]
-        self._clock, self._images, self._seconds = 0.0, 0, 0.0         # of the log interval
+        self._clock, self._images, self._seconds = 0.0, 0, 0.0  # of the log interval
         self._guarded = GUARDED_STEPS if training.compile and compile_networks(method) else 0
 
     # State
@@ -123,7 +124,7 @@ class Loop:
         """Raises TrainingError rather than let a broken state be validated or saved."""
         broken = first_non_finite({"weights": self.method.state_dict(), "average": self.average.tensors()})
         if broken:
-            self.window.means()                        # names the loss, if one tells
+            self.window.means()  # names the loss, if one tells
             raise TrainingError(f"'{broken}' is not finite", hint="the last checkpoint is kept; lower the learning rate")
 
     # Steps
@@ -131,7 +132,7 @@ class Loop:
     def run(self, between: Between, stop: StopWish) -> None:
         """Raises Interrupted when ``stop`` is wanted (state saved), TrainingError when a loss is not finite (nothing saved)."""
         if not self.position.done:
-            self._save(between)                        # from here on a killed run can be resumed
+            self._save(between)  # from here on a killed run can be resumed
         while self.position.phase < len(self.phases):
             phase = self.position.phase
             self._run_phase(self.phases[phase], self._optimisers[phase], between, stop)
@@ -154,8 +155,13 @@ class Loop:
         phase.finish()
 
     def _feed(self, phase: Phase) -> Feed:
-        return Feed(self.loader, one_pass=phase.steps is None, consumed=self.position.consumed, device=self.fabric.device,
-                    channels_last=self.training.channels_last)
+        return Feed(
+            self.loader,
+            one_pass=phase.steps is None,
+            consumed=self.position.consumed,
+            device=self.fabric.device,
+            channels_last=self.training.channels_last,
+        )
 
     def _step(self, phase: Phase, feed: Feed, optimisers: FabricOptimisers) -> tuple[Mapping[str, Losses], Feed]:
         if not self._guarded:
@@ -168,7 +174,7 @@ class Loop:
                 return phase.step(feed, self.position.step, optimisers), feed
         except HealError:
             raise
-        except Exception as error:      # compilers fail in many ways; an error of the step itself comes back uncompiled
+        except Exception as error:  # compilers fail in many ways; an error of the step itself comes back uncompiled
             self._guarded = 0
             take_back(self.method)
             reason = str(error).strip().splitlines() or [""]
@@ -179,8 +185,9 @@ class Loop:
             optimisers.scale_lr(phase.lr_scale(self.position.step, self.position.totals[self.position.phase]))
             return self._step(phase, feed, optimisers)
 
-    def _after_step(self, phase: Phase, feed: Feed, losses: Mapping[str, Losses], lr: float, between: Between,
-                    stop: StopWish) -> None:
+    def _after_step(
+        self, phase: Phase, feed: Feed, losses: Mapping[str, Losses], lr: float, between: Between, stop: StopWish
+    ) -> None:
         p, settings = self.position, self.training
         self.average.update()
         self.window.add(losses)
@@ -206,7 +213,7 @@ class Loop:
         if row and self.fabric.is_global_zero:
             self.journal.write(phase.name, p.done, lr, row)
         if last:
-            return                                     # the phase's end saves, after its ``finish``
+            return  # the phase's end saves, after its ``finish``
         wanted = self._stop_wanted(stop)
         if wanted or p.done % settings.save_every == 0:
             self._save(between)
@@ -274,4 +281,4 @@ def _take(gathered: Any, rank: int) -> Any:
         return {key: _take(value, rank) for key, value in gathered.items()}
     if isinstance(gathered, list):
         return [_take(value, rank) for value in gathered]
-    return gathered[rank].cpu().clone()               # torch reads a generator's state from the start of the storage
+    return gathered[rank].cpu().clone()  # torch reads a generator's state from the start of the storage

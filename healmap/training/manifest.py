@@ -11,8 +11,18 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("healmap", "torch", "numpy", "scipy", "scikit-learn", "lightning-fabric", "safetensors", "pillow", "pydicom",
-            "nibabel")
+PACKAGES = (
+    "healmap",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "lightning-fabric",
+    "safetensors",
+    "pillow",
+    "pydicom",
+    "nibabel",
+)
 
 
 def versions() -> dict[str, str]:
@@ -23,14 +33,19 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    found["torch"] = str(torch.__version__)          # with the build: +cpu, +cu130
+    found["torch"] = str(torch.__version__)  # with the build: +cpu, +cu130
     return found
 
 
 def machine() -> dict[str, Any]:
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return {"system": platform.system(), "processor": _processor(), "cores": os.cpu_count(), "memory_gib": _memory_gib(),
-            "accelerators": cards}
+    return {
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
+        "accelerators": cards,
+    }
 
 
 def git_revision() -> str | None:

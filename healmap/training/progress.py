@@ -62,8 +62,13 @@ class Live(Progress):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self._bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-                        console=console)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=console,
+        )
         self._task = self._bar.add_task("starting", total=None, speed="")
         self._losses, self._saved = "", "no checkpoint yet"
         self._live = RichLive(console=console, refresh_per_second=4, get_renderable=self._render)
@@ -85,8 +90,9 @@ class Live(Progress):
         self._live.console.print(text, markup=False, highlight=False)
 
     def step(self, phase: str, step: int, total: int, rate: float, left: float) -> None:
-        self._bar.update(self._task, description=phase, completed=step, total=total,
-                         speed=f"{rate:.1f} images/s, {duration(left)} left")
+        self._bar.update(
+            self._task, description=phase, completed=step, total=total, speed=f"{rate:.1f} images/s, {duration(left)} left"
+        )
 
     def losses(self, values: Mapping[str, float]) -> None:
         self._losses = in_words(values)

@@ -35,8 +35,16 @@ if TYPE_CHECKING:
 PICTURES_OF_EACH = 4
 
 
-def train_run(experiment: Experiment, train: Dataset, val: Dataset | None, out: Path, *, resume: bool = False,
-              notes: Sequence[str] | None = None, quiet: bool = False) -> Path:
+def train_run(
+    experiment: Experiment,
+    train: Dataset,
+    val: Dataset | None,
+    out: Path,
+    *,
+    resume: bool = False,
+    notes: Sequence[str] | None = None,
+    quiet: bool = False,
+) -> Path:
     """Trains a method and writes its run folder; see ``docs/architecture.md`` for the files.
 
     Args:
@@ -72,14 +80,27 @@ def train_run(experiment: Experiment, train: Dataset, val: Dataset | None, out: 
     fabric.launch()
     memory = freed_memory_kept() if device == "cpu" else nullcontext()
     with process_settings(training), memory, make_progress(quiet=quiet or not fabric.is_global_zero) as progress:
-        loader = Loader(train, get(experiment.method_name).needs, batch_size=experiment.data.batch_size, seed=training.seed,
-                        flip=experiment.data.flip, healthy_share=experiment.data.healthy_share, rank=fabric.global_rank,
-                        world=fabric.world_size, workers=experiment.data.workers)
+        loader = Loader(
+            train,
+            get(experiment.method_name).needs,
+            batch_size=experiment.data.batch_size,
+            seed=training.seed,
+            flip=experiment.data.flip,
+            healthy_share=experiment.data.healthy_share,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            workers=experiment.data.workers,
+        )
         method = _build(experiment, train, fabric.device)
         if fabric.global_rank:
-            rng.seed_all(training.seed + fabric.global_rank)        # same weights, other random numbers
-        conditions = {"versions": versions(), "threads": torch.get_num_threads(), "device": device, "precision": precision,
-                      "processes": fabric.world_size}
+            rng.seed_all(training.seed + fabric.global_rank)  # same weights, other random numbers
+        conditions = {
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+            "device": device,
+            "precision": precision,
+            "processes": fabric.world_size,
+        }
         journal = Journal(out, tensorboard=training.tensorboard and fabric.is_global_zero)
         loop = Loop(method, loader, training, fabric, journal=journal, progress=progress)
         run = _Run(experiment, train, val, out, loop, settings, data, conditions, progress, notes)
@@ -110,18 +131,37 @@ def _build(experiment: Experiment, train: Dataset, device: torch.device) -> Meth
 class _Run:
     """The files of a run folder, written between steps. First process only."""
 
-    def __init__(self, experiment: Experiment, train: Dataset, val: Dataset | None, out: Path, loop: Loop,
-                 settings: dict[str, Any], data: dict[str, str], conditions: dict[str, Any], progress: Progress,
-                 notes: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        train: Dataset,
+        val: Dataset | None,
+        out: Path,
+        loop: Loop,
+        settings: dict[str, Any],
+        data: dict[str, str],
+        conditions: dict[str, Any],
+        progress: Progress,
+        notes: Sequence[str] | None,
+    ) -> None:
         self.experiment, self.train, self.val, self.out, self.loop = experiment, train, val, out, loop
         self.settings, self.data, self.conditions, self.progress = settings, data, conditions, progress
         self.notes = list(notes or [])
-        self.best: dict[str, Any] = {}                 # step, figures and rank of the best weights so far
-        self.scale = 0.0                               # of the maps in pictures; set by the first grid
-        self.figures: dict[str, float] = {}            # of the last validation
+        self.best: dict[str, Any] = {}  # step, figures and rank of the best weights so far
+        self.scale = 0.0  # of the maps in pictures; set by the first grid
+        self.figures: dict[str, float] = {}  # of the last validation
         batch = experiment.data.batch_size
-        self.validator = None if val is None else Validator(val, limit=experiment.training.validation_limit, batch_size=batch,
-                                                            device=loop.fabric.device, precision=self._precision)
+        self.validator = (
+            None
+            if val is None
+            else Validator(
+                val,
+                limit=experiment.training.validation_limit,
+                batch_size=batch,
+                device=loop.fabric.device,
+                precision=self._precision,
+            )
+        )
         self.shown = val if val is not None else train
         self.columns = [i for group in by_label(self.shown) for i in spread(group, PICTURES_OF_EACH)]
 
@@ -149,8 +189,14 @@ class _Run:
 
     def close(self) -> None:
         p, manifest = self.loop.position, self._saved_manifest()
-        manifest["finished"] = {"at": _now(), "steps": p.done, "seconds": round(p.elapsed, 1), "totals": p.totals,
-                                "best_step": self.best.get("step", p.done), "figures": self.figures}
+        manifest["finished"] = {
+            "at": _now(),
+            "steps": p.done,
+            "seconds": round(p.elapsed, 1),
+            "totals": p.totals,
+            "best_step": self.best.get("step", p.done),
+            "figures": self.figures,
+        }
         write_json(self.out / "manifest.json", manifest)
 
     def _manifest(self) -> dict[str, Any]:
@@ -213,11 +259,13 @@ class _Run:
         if not self.scale:
             healing = self.loop.method.heals or "map" not in rows
             self.scale = AMPLITUDE_SCALE if healing else max(float(rows["map"].max()), 1e-6)
-        write_grid(self.out / "samples" / f"step_{step:08d}.png", rows, [self.shown.items[i].label for i in self.columns],
-                   scale=self.scale)
+        write_grid(
+            self.out / "samples" / f"step_{step:08d}.png",
+            rows,
+            [self.shown.items[i].label for i in self.columns],
+            scale=self.scale,
+        )
 
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..io.atomic import replacing
 
-AMPLITUDE_SCALE = 0.5       # maps of healing methods are |x - healed| / 2 in [0, 1]; half of that range fills the colours
-CELL, GAP, HEAD, SIDE, BAR = 128, 4, 20, 52, 60         # pixels: least picture, space, column heads, row names, colour bar
+AMPLITUDE_SCALE = 0.5  # maps of healing methods are |x - healed| / 2 in [0, 1]; half of that range fills the colours
+CELL, GAP, HEAD, SIDE, BAR = 128, 4, 20, 52, 60  # pixels: least picture, space, column heads, row names, colour bar
 
 
 def write_grid(path: Path, rows: Mapping[str, NDArray[np.float32]], titles: Sequence[str], *, scale: float) -> None:

@@ -21,7 +21,7 @@ from ..types import DISEASED, HEALTHY
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
-LEAST_OF_EACH = 10      # fewer images of a class make an AUROC too coarse to choose weights by
+LEAST_OF_EACH = 10  # fewer images of a class make an AUROC too coarse to choose weights by
 
 
 def spread(indices: Sequence[int], count: int) -> list[int]:
@@ -47,8 +47,15 @@ def choose(dataset: Dataset, limit: int) -> list[int]:
 class Validator:
     """Applies a method to fixed images of a dataset, image by image independent, under the run's own precision."""
 
-    def __init__(self, dataset: Dataset, *, limit: int, batch_size: int, device: torch.device,
-                 precision: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        limit: int,
+        batch_size: int,
+        device: torch.device,
+        precision: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self.dataset, self.batch_size, self.device, self.precision = dataset, batch_size, device, precision
         self.sample = choose(dataset, limit)
         everything = choose(dataset, len(dataset))
@@ -119,8 +126,13 @@ class _Tally:
 
 
 @torch.no_grad()
-def picture_rows(method: Method, dataset: Dataset, indices: Sequence[int], device: torch.device,
-                 precision: Callable[[], AbstractContextManager[None]]) -> dict[str, NDArray[np.float32]]:
+def picture_rows(
+    method: Method,
+    dataset: Dataset,
+    indices: Sequence[int],
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager[None]],
+) -> dict[str, NDArray[np.float32]]:
     """input (n, C, H, W), and where the method gives them healed (n, C, H, W) and map (n, H, W)."""
     image = torch.as_tensor(dataset.images(list(indices))).to(device)
     with precision():

@@ -16,7 +16,7 @@ class Window:
     """Sums of every loss term since the last log row. On an accelerator nothing waits for the sums until :meth:`means`."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[str, ...], Tensor] = {}       # (network, term, term, ...) -> (terms,)
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # (network, term, term, ...) -> (terms,)
         self._counts: dict[tuple[str, ...], int] = {}
 
     def add(self, losses: Mapping[str, Losses]) -> None:
@@ -76,5 +76,7 @@ class Window:
 
 def _not_finite(values: Mapping[str, float]) -> TrainingError:
     bad = ", ".join(f"{name} = {value}" for name, value in values.items() if not abs(value) < float("inf"))
-    return TrainingError(f"a loss is not finite: {bad}",
-                         hint="the last checkpoint is kept; lower the learning rate, clip gradients, or use precision 32")
+    return TrainingError(
+        f"a loss is not finite: {bad}",
+        hint="the last checkpoint is kept; lower the learning rate, clip gradients, or use precision 32",
+    )

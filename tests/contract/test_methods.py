@@ -34,7 +34,7 @@ def tiny(name: str, **spec: int) -> Method:
     method = cls(config, dataclasses.replace(own, **spec))
     with torch.no_grad():
         for p in method.parameters():
-            p.add_(0.05 * torch.randn_like(p))         # methods that begin by changing nothing would pass too easily
+            p.add_(0.05 * torch.randn_like(p))  # methods that begin by changing nothing would pass too easily
     return method.eval()
 
 

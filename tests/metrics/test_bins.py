@@ -58,7 +58,7 @@ def test_pooled_figures_agree_with_scikit_learn() -> None:
 
 def test_figures_are_exact_where_values_are_bin_edges() -> None:
     rng = np.random.default_rng(1)
-    values, truth = rng.integers(0, 256, 2000) / 256, rng.random(2000) < 0.3       # eight-bit steps are edges, with many ties
+    values, truth = rng.integers(0, 256, 2000) / 256, rng.random(2000) < 0.3  # eight-bit steps are edges, with many ties
     counts = PixelTally()
     counts.add("p", values, truth)
     positive, negative = counts.bins().pooled()
@@ -88,7 +88,7 @@ def test_weighted_rows_are_the_figures_of_the_repeated_patients(seed: int) -> No
     items = maps(seed, patients=3, slices=2, side=24)
     weights = np.random.default_rng(seed).multinomial(3, [1 / 3] * 3, size=2)
     bins = tally(items).bins()
-    (positive, negative), = bins.weighted(weights)
+    ((positive, negative),) = bins.weighted(weights)
     for row, drawn in enumerate(weights):
         again = PixelTally()
         for group, values, truth in items:

@@ -18,7 +18,7 @@ def test_resamples_draw_every_patient_equally_and_repeat_with_the_seed() -> None
 def test_interval_of_a_mean_has_the_width_theory_gives() -> None:
     values = np.random.default_rng(0).normal(size=200)
     drawn = resamples(200, 2000)
-    low, high = interval(drawn @ values / 200)      # type: ignore[misc]
+    low, high = interval(drawn @ values / 200)  # type: ignore[misc]
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.1)
 
 
@@ -30,7 +30,11 @@ def test_undefined_resamples_are_left_out_and_too_many_give_none() -> None:
 
 def test_a_figure_is_written_with_its_reason_or_its_interval() -> None:
     assert figure(float("nan"), None, 7, patients=3, reason="one class only").plain() == {
-        "value": None, "ci95": None, "n": 7, "reason": "one class only"}
+        "value": None,
+        "ci95": None,
+        "n": 7,
+        "reason": "one class only",
+    }
     assert figure(0.5, np.full(50, 0.5), 7, patients=3).plain() == {"value": 0.5, "ci95": [0.5, 0.5], "n": 7}
     assert figure(0.5, np.full(50, 0.5), 7, patients=1).plain() == {"value": 0.5, "ci95": None, "n": 7}
 

@@ -12,10 +12,10 @@ from healmap.metrics.froc import Froc, threshold_grid
 def scene() -> tuple[np.ndarray, np.ndarray]:
     truth, values = np.zeros((30, 30), bool), np.zeros((30, 30))
     truth[2:8, 2:8] = truth[20:26, 20:26] = True
-    values[3:7, 3:7] = 0.9          # inside the first lesion
-    values[10:13, 15:18] = 0.7      # false
-    values[21:24, 21:24] = 0.5      # inside the second
-    values[27:29, 2:4] = 0.3        # false
+    values[3:7, 3:7] = 0.9  # inside the first lesion
+    values[10:13, 15:18] = 0.7  # false
+    values[21:24, 21:24] = 0.5  # inside the second
+    values[27:29, 2:4] = 0.3  # false
     return values, truth
 
 
@@ -33,7 +33,7 @@ def test_a_scene_by_hand() -> None:
 
 def test_area_rule_is_more_than() -> None:
     values, truth = scene()
-    froc = Froc(np.array([0.2]), min_area=9)        # the second lesion's candidate has 9 pixels, the false ones 9 and 4
+    froc = Froc(np.array([0.2]), min_area=9)  # the second lesion's candidate has 9 pixels, the false ones 9 and 4
     froc.add("p", values, truth)
     assert [float(c[0, 0]) for c in froc.curve()] == [0.5, 0.0]
 
@@ -50,7 +50,7 @@ def test_centroid_outside_its_ring_shaped_lesion_is_a_false_positive() -> None:
 def test_merging_below_the_crossing_does_not_count() -> None:
     truth, values = np.zeros((9, 40), bool), np.full((9, 40), 0.2)
     truth[:, 10:30] = True
-    values[4, ::2] = 0.6                            # at 0.6 ten specks are false; at 0.2 one part, centred in the lesion
+    values[4, ::2] = 0.6  # at 0.6 ten specks are false; at 0.2 one part, centred in the lesion
     froc = Froc(np.array([0.6, 0.2]))
     froc.add("p", values, truth)
     assert froc.curve()[0].tolist() == [[1.0, 1.0]]

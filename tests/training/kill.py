@@ -59,8 +59,20 @@ def sitting(name: str, data: Path, out: Path, steps: int) -> None:
 def start(arguments: argparse.Namespace, name: str, out: Path) -> int:
     """A process that trains; its id."""
     if arguments.fresh:
-        command = [sys.executable, __file__, "--sitting", name, "--out", str(out), "--data", str(arguments.data), "--steps",
-                   str(arguments.steps), "--mutant", arguments.mutant]
+        command = [
+            sys.executable,
+            __file__,
+            "--sitting",
+            name,
+            "--out",
+            str(out),
+            "--data",
+            str(arguments.data),
+            "--steps",
+            str(arguments.steps),
+            "--mutant",
+            arguments.mutant,
+        ]
         return subprocess.Popen(command).pid
     child = os.fork()
     if not child:

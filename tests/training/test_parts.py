@@ -72,7 +72,7 @@ def test_random_numbers_go_on_where_they_were_captured() -> None:
         return (torch.rand(3).tolist(), np.random.rand(), np.random.randn(), random.random(), random.gauss(0, 1))
 
     rng.seed_all(5)
-    draw()                                     # leaves half a pair of normal numbers behind in numpy and Python
+    draw()  # leaves half a pair of normal numbers behind in numpy and Python
     state = rng.capture()
     first = draw()
     rng.restore(state)
@@ -89,8 +89,10 @@ def test_the_trainers_update_is_the_plain_one(clip: float) -> None:
     plain, ours = (nn.Linear(4, 3) for _ in range(2))
     ours.load_state_dict(plain.state_dict())
     x = torch.randn(8, 4)
-    optimisers = (Optimisers({"net": torch.optim.Adam(plain.parameters())}, clip=clip),
-                  FabricOptimisers(fabric(), {"net": torch.optim.Adam(ours.parameters())}, clip=clip))  # type: ignore[arg-type]
+    optimisers = (
+        Optimisers({"net": torch.optim.Adam(plain.parameters())}, clip=clip),
+        FabricOptimisers(fabric(), {"net": torch.optim.Adam(ours.parameters())}, clip=clip),
+    )  # type: ignore[arg-type]
     for net, each in zip((plain, ours), optimisers, strict=True):
         each.scale_lr(0.5)
         for _ in range(3):
@@ -107,7 +109,7 @@ def test_a_network_used_after_its_update_is_the_new_one() -> None:
     x = torch.ones(2, 4)
     with autocast(on):  # type: ignore[arg-type]
         with torch.no_grad():
-            net(x)                             # a cast made without gradients must not be used with them
+            net(x)  # a cast made without gradients must not be used with them
         out = net(x)
         assert out.dtype == torch.bfloat16
         optimisers.descend("net", out.float().sum())
@@ -118,6 +120,7 @@ def test_a_network_used_after_its_update_is_the_new_one() -> None:
 
 def test_clipping_with_scaled_gradients() -> None:
     """fp16 scales the loss; the norm that is clipped is that of the true gradient."""
+
     class Scaler:
         def get_scale(self) -> float:
             return 8.0
@@ -126,7 +129,7 @@ def test_clipping_with_scaled_gradients() -> None:
     on = fabric()
     on.strategy.precision.scaler = Scaler()  # type: ignore[attr-defined]
     optimisers = FabricOptimisers(on, {"net": torch.optim.SGD(net.parameters(), lr=0.0)}, clip=1.0)  # type: ignore[arg-type]
-    optimisers.descend("net", net.weight.sum() * 8 * 100)          # scaled by 8, true gradient 100
+    optimisers.descend("net", net.weight.sum() * 8 * 100)  # scaled by 8, true gradient 100
     assert net.weight.grad is not None
     assert float(net.weight.grad) == pytest.approx(8.0)
 

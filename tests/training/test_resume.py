@@ -137,12 +137,10 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path, stop_at:
     with pytest.raises(CheckpointError, match="train data"):
         run(fewer, out, resume=True)
     rarer = replace(toy, experiment=toy.experiment.with_(training=replace(toy.experiment.training, save_every=100)))
-    run(rarer, out, resume=True)                         # changes no number
+    run(rarer, out, resume=True)  # changes no number
 
 
-def test_other_conditions_are_told(
-    data: Path, tmp_path: Path, stop_at: StopAt, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_conditions_are_told(data: Path, tmp_path: Path, stop_at: StopAt, monkeypatch: pytest.MonkeyPatch) -> None:
     out = stopped(the_toy(data), tmp_path / "run", 7, stop_at)
     monkeypatch.setattr("healmap.training.run.versions", lambda: {"torch": "2.99"})
     with pytest.warns(RuntimeWarning, match=r"versions\.torch .* then, 2\.99 now"):
@@ -175,7 +173,7 @@ def test_folders_that_are_not_for_this_run(data: Path, tmp_path: Path, whole: Pa
 
 def test_resume_before_the_first_checkpoint_begins(data: Path, tmp_path: Path, whole: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "experiment.json").write_text("{")          # killed while the folder was being set up
+    (tmp_path / "run" / "experiment.json").write_text("{")  # killed while the folder was being set up
     (tmp_path / "run" / ".healmap-part-0123.pt").write_bytes(b"stale")
     run(the_toy(data), tmp_path / "run", resume=True)
     assert toys.digests(tmp_path / "run") == toys.digests(whole)
@@ -185,7 +183,7 @@ def test_resume_before_the_first_checkpoint_begins(data: Path, tmp_path: Path, w
 def test_rows_and_columns_after_the_checkpoint_are_taken_back(data: Path, tmp_path: Path, whole: Path, stop_at: StopAt) -> None:
     out = stopped(the_toy(data), tmp_path / "run", 3, stop_at)
     with (out / "log.csv").open("a") as log:
-        log.write("restore,5,0.1,7,7\nrestore,1")                    # written after the checkpoint; the last one cut
+        log.write("restore,5,0.1,7,7\nrestore,1")  # written after the checkpoint; the last one cut
     run(the_toy(data), out, resume=True)
     assert toys.digests(out) == toys.digests(whole)
 
@@ -208,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         patch.setattr(Restoration, "loss", broken)
         with pytest.raises(TrainingError, match=r"unet\.\w+ = nan"):
             run(toy, tmp_path / "run")
-    assert len(seen) == 8                                            # within the step
+    assert len(seen) == 8  # within the step
     assert checkpoint.load(tmp_path / "run")["loop"]["position"]["done"] == 6
     run(toy, tmp_path / "run", resume=True)
     assert toys.digests(tmp_path / "run") == toys.digests(whole)
@@ -219,7 +217,7 @@ def test_a_broken_state_is_not_saved(data: Path, tmp_path: Path, monkeypatch: py
 
     def poisoned(self: loop.Loop, *arguments: object) -> None:
         if self.position.step == 7:
-            next(self.method.parameters()).data.fill_(float("inf"))   # as an overflowing update would
+            next(self.method.parameters()).data.fill_(float("inf"))  # as an overflowing update would
         after_step(self, *arguments)
 
     monkeypatch.setattr(loop.Loop, "_after_step", poisoned)
@@ -280,6 +278,6 @@ def test_killed_twenty_times_in_fresh_processes(tmp_path: Path) -> None:
 def test_killed_with_the_random_numbers_forgotten(tmp_path: Path) -> None:
     status, found = kill(tmp_path, "--kills", "6", "--mutant", "rng")
     assert status == 1
-    early = [run for run in found.values() if min(run["resumed_at"]) < 60]     # after the last step no number is drawn any more
+    early = [run for run in found.values() if min(run["resumed_at"]) < 60]  # after the last step no number is drawn any more
     assert early
     assert all("method" in run["differs"] for run in early)

@@ -170,6 +170,7 @@ def test_time_goes_on_after_a_stop(
 
 def test_a_failing_compiler_changes_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator fails to compile when first differentiated, steps after the start: that step is repeated without."""
+
     def broken(method: torch.nn.Module) -> list[str]:
         forward = method.G.forward
 
@@ -205,7 +206,7 @@ def test_the_process_is_left_as_it_was(data: Path, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        toy = toys.toy("restoration", data, steps=1, deterministic=True)             # with one thread
+        toy = toys.toy("restoration", data, steps=1, deterministic=True)  # with one thread
         train_run(toy.experiment, toy.train, None, tmp_path / "run", quiet=True)
         assert torch.get_num_threads() == 3
     finally:
