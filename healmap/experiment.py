@@ -37,7 +37,7 @@ class DataConfig:
     healthy_share: float = 0.5  # share of labelled healthy patients kept as the known-healthy set when a
     #                                                   mixed set must be made from a labelled table (labels then hidden)
     min_slices_to_tumour: int = 0  # drop healthy slices closer than this to a lesion, where the table says
-    select: str = ""                                  # "column=value": only these rows of the table, for example modality=flair
+    select: str = ""  # "column=value": only these rows of the table, for example modality=flair
     domain_column: str = "label"  # "label", "class", or "attributes" with the columns below
     attributes: tuple[str, ...] = ()
     allow_leak: bool = False  # train although a patient or image is in two splits; the report says so

@@ -1,4 +1,4 @@
-"""The critic's fake term: which readings of eq. (8) are blind to a constant added to the critic, as a Wasserstein critic must be."""
+"""Which readings of eq. (8) are blind to a constant added to the critic, as a Wasserstein critic must be."""
 
 from __future__ import annotations
 
