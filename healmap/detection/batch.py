@@ -6,8 +6,9 @@ Memory does not grow with the number of inputs. An input that cannot be used is 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -42,17 +43,23 @@ class Source:
 def sources(inputs: Path | str | Sequence[Path | str]) -> Iterator[Source]:
     """Images of files, folders (recursively, a DICOM series as one) and label tables, in order.
 
+    One input's images are named relative to it. Several inputs' are named relative to the folder that all have in common, so
+    that a/scan.nii.gz and b/scan.nii.gz stay apart in the table and on disk.
+
     Raises:
         UsageError: a path does not exist, or nothing is found at all.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     found = False
-    for path in map(Path, given):
+    homes = [Path(os.path.abspath(path if os.path.isdir(path) else Path(path).parent)) for path in given]
+    common = os.path.commonpath(homes) if len({home.anchor for home in homes}) == 1 else ""
+    for path, home in zip(map(Path, given), homes, strict=True):
         if not path.exists():
             raise UsageError("no such file or folder", where=str(path), hint="check the path")
+        prefix = PurePath(os.path.relpath(home, common)) if common and len(given) > 1 else PurePath()
         for source in _of(path):
             found = True
-            yield source
+            yield replace(source, name=str(prefix / source.name))
     if not found:
         raise UsageError(
             "no image found", where=", ".join(map(str, given)), hint="give files, a folder of images, or a labels.csv"

@@ -213,3 +213,17 @@ def test_lists(what: str, capsys: pytest.CaptureFixture) -> None:
         "datasets": ["lgg"],
     }[what]:
         assert name in out
+
+
+def test_files_of_one_name_from_several_folders_stay_apart(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    source = sorted((phantoms / "images").rglob("*.png"))[0]
+    files = [tmp_path / "in" / patient / "scan.png" for patient in ("a", "b")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(source.read_bytes())
+    out = tmp_path / "out"
+    assert main(["predict", str(run), "-i", *map(str, files), "-o", str(out)]) == 0
+    rows = list(csv.DictReader((out / "scores.csv").open()))
+    assert [Path(row["path"]).parts for row in rows] == [("a", "scan.png"), ("b", "scan.png")]
+    assert (out / "masks" / "a" / "scan.png").is_file()
+    assert (out / "masks" / "b" / "scan.png").is_file()
