@@ -3,8 +3,8 @@
     healmap predict RUN -i SCANS/*/flair.nii.gz -o OUT
     python benchmarks/overlay.py SCANS OUT --mask seg.nii.gz
 
-For every volume: shape and affine of map, mask and healed image against the input; against the voxel mask beside the input, average
-precision, the Dice of the mask at the validation threshold, and pooled the best Dice (its threshold found on these masks).
+For every volume: shape and affine of map, mask and healed image against the input; against the voxel mask beside the input,
+average precision, the Dice of the mask at the validation threshold, and pooled the best Dice (threshold found on these masks).
 """
 
 from __future__ import annotations

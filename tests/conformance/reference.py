@@ -84,7 +84,7 @@ _filled: dict[tuple[int, str], dict[str, Tensor]] = {}
 def fill(module: nn.Module, net: dict[str, Any]) -> None:
     """Rule 1, by way of a complete published state dict: its buffers must be accepted and its names be ours."""
     for last in [name for name in _filled if name != (net["seed"], net["constructed_as"])]:
-        del _filled[last]                             # one network's tests follow each other; a critic is 360 MB
+        del _filled[last]  # one network's tests follow each other; a critic is 360 MB
     state = _filled.setdefault((net["seed"], net["constructed_as"]), {})
     for entry in net["state_dict"] if not state else []:
         value = entry_value(net, entry)

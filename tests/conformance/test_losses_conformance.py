@@ -31,7 +31,7 @@ def tolerance(key: str, dtype: torch.dtype) -> float:
     return 1e-3 if key in ("d_gp", "d_total") or "grad_norm" in key else 1e-4
 
 
-Computed = tuple[dict[str, float], dict[str, list[float]]]   # values by their listed names; gradient norms by network
+Computed = tuple[dict[str, float], dict[str, list[float]]]  # values by their listed names; gradient norms by network
 
 
 def norms(total: Tensor, parameters: Iterable[Tensor]) -> list[float]:
@@ -98,7 +98,7 @@ def fpgan(setup: dict[str, Any], nets: dict[str, Any], dtype: torch.dtype) -> Co
     values, by_parameter = totals(method, d, g)
     paper = ref.build("fpgan", nets, setup["image"], dtype, critic_fakes="paper", **common)
     d_paper = paper.critic_loss(x, c_x, fakes.detach(), a)
-    with torch.no_grad():                                            # what same-domain translation does not add
+    with torch.no_grad():  # what same-domain translation does not add
         plain = ref.build("fpgan", nets, setup["image"], dtype, fixed_point=False, **common)
         cross = plain.generator_loss(x, c_x, c_y, fakes[: len(x)])
     same = {k: g[k].item() - cross[k].item() for k in ("adv", "domain", "cyc")}

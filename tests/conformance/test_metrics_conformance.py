@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CONFORMANCE as FOLDER
+from tests.conftest import CONFORMANCE as FOLDER
 
 from healmap.metrics import image_level, overlap, similarity
 
 CASES: dict[str, Any] = json.loads((FOLDER / "eval.json").read_text())["cases"] if (FOLDER / "eval.json").is_file() else {}
-TIGHT = 1e-9                # float64
-SINGLE = 1e-5               # the reference computed these in single precision
+TIGHT = 1e-9  # float64
+SINGLE = 1e-5  # the reference computed these in single precision
 
 pytestmark = [pytest.mark.conformance, pytest.mark.skipif(not CASES, reason=f"no eval.json in {FOLDER}")]
 
@@ -74,7 +74,8 @@ def test_conformance_kappa(name: str) -> None:
     # The released bounds have the variance where the standard error belongs; ours follow from the same number.
     wrong = 1.96 * kappa.standard_error**2
     assert [kappa.value - wrong, kappa.value + wrong] == pytest.approx(
-        [case["released_second_value"], case["released_third_value"]], abs=TIGHT)
+        [case["released_second_value"], case["released_third_value"]], abs=TIGHT
+    )
 
 
 @pytest.mark.parametrize("name", cases("descargan_pixel"))
@@ -85,12 +86,27 @@ def test_conformance_descargan_pixels(name: str) -> None:
     masks = got.masks
     assert (masks.tp + masks.fp, masks.tp + masks.fn) == (case["predicted_pixels"], case["true_pixels"])
     assert [masks.dice, masks.iou, masks.precision, masks.recall, masks.accuracy] == pytest.approx(
-        [case["dice"], case["jaccard"], case["precision"], case["recall"], case["accuracy"]], abs=TIGHT)
+        [case["dice"], case["jaccard"], case["precision"], case["recall"], case["accuracy"]], abs=TIGHT
+    )
     assert got.auroc == pytest.approx(case["auroc_pixel"], abs=TIGHT)
-    assert [got.otsu_true, got.otsu_difference, got.mse_difference, got.variance_of_residual, got.mse_healed,
-            got.variance_of_difference] == pytest.approx(
-        [case["otsu_of_abs_gt"], case["otsu_of_abs_diff"], case["mse_diff_gt"], case["variance_of_normalised_residual"],
-         case["mse_input_healed_normalised"], case["variance_diff_unbiased"]], abs=SINGLE)
+    assert [
+        got.otsu_true,
+        got.otsu_difference,
+        got.mse_difference,
+        got.variance_of_residual,
+        got.mse_healed,
+        got.variance_of_difference,
+    ] == pytest.approx(
+        [
+            case["otsu_of_abs_gt"],
+            case["otsu_of_abs_diff"],
+            case["mse_diff_gt"],
+            case["variance_of_normalised_residual"],
+            case["mse_input_healed_normalised"],
+            case["variance_diff_unbiased"],
+        ],
+        abs=SINGLE,
+    )
     # The reference's Gaussian, in single precision, does not sum to one; where an image is flat that outweighs K2 by some
     # 1e-5. Ours is in double precision and agrees with scikit-image to 1e-12 (tests/metrics).
     assert got.ssim == pytest.approx(case["ssim_minmax01"], abs=1e-4)

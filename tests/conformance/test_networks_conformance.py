@@ -15,7 +15,7 @@ pytestmark = pytest.mark.conformance
 
 MANIFEST = ref.load_json("manifest.json")
 NETWORKS = {net["name"]: net for net in MANIFEST.get("networks", [])}
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}              # of the largest magnitude, README.md
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}  # of the largest magnitude, README.md
 
 
 def generator_outputs(family: str, method: Any, x: Tensor, label: list[list[float]] | None) -> dict[str, Tensor]:
@@ -36,7 +36,7 @@ def generator_outputs(family: str, method: Any, x: Tensor, label: list[list[floa
     return {
         "out0": method.G(x, c),
         "healed": predicted.healed,
-        "diff_mean_channels": 2 * predicted.anomaly_map,             # the reference's map is not halved
+        "diff_mean_channels": 2 * predicted.anomaly_map,  # the reference's map is not halved
         "score_max": 2 * predicted.score,
     }
 

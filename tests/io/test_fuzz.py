@@ -23,7 +23,7 @@ RNG = np.random.default_rng(3)
 @pytest.fixture(scope="session")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small file per format, syntax and trait, and the small shared samples where they are present."""
-    from conftest import SHARED
+    from tests.conftest import SHARED
 
     folder = tmp_path_factory.mktemp("seeds")
     grey = RNG.integers(0, 4096, (48, 48)).astype(np.uint16)

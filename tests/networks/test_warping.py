@@ -19,10 +19,10 @@ def test_no_displacement_is_the_exact_identity(size):
 def test_the_value_is_fetched_from_p_plus_d():
     x = torch.randn(1, 1, 16, 16)
     d = torch.zeros(1, 2, 16, 16)
-    d[:, 0] = 3                                                # x, to the right
+    d[:, 0] = 3  # x, to the right
     assert torch.equal(warp(x, d)[..., :13], x[..., 3:])
     d = torch.zeros(1, 2, 16, 16)
-    d[:, 1] = -2                                               # y, upwards
+    d[:, 1] = -2  # y, upwards
     assert torch.equal(warp(x, d)[..., 2:, :], x[..., :14, :])
 
 

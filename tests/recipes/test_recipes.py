@@ -56,10 +56,18 @@ def test_fact_healthygan_settings():
     weights = (base.lambda_gp, base.lambda_id, base.lambda_rec, base.lambda_f, base.lambda_fz, base.lambda_fs)
     assert weights == (10, 1, 1, 0.1, 1, 1)
     assert (base.steps, base.lr, base.n_critic, base.steps * base.decay_share) == (400_000, 1e-4, 2, 100_000)
-    sizes = {n: (recipes.get(f"healthygan-{n}").data.size, recipes.get(f"healthygan-{n}").data.batch_size)
-             for n in ("covid", "xray14", "migraine", "a2b-covid", "a2b-cardiomegaly", "a2b-simulated")}
-    assert sizes == {"covid": (256, 16), "xray14": (128, 32), "migraine": (256, 16), "a2b-covid": (256, 16),
-                     "a2b-cardiomegaly": (256, 16), "a2b-simulated": (128, 16)}
+    sizes = {
+        n: (recipes.get(f"healthygan-{n}").data.size, recipes.get(f"healthygan-{n}").data.batch_size)
+        for n in ("covid", "xray14", "migraine", "a2b-covid", "a2b-cardiomegaly", "a2b-simulated")
+    }
+    assert sizes == {
+        "covid": (256, 16),
+        "xray14": (128, 32),
+        "migraine": (256, 16),
+        "a2b-covid": (256, 16),
+        "a2b-cardiomegaly": (256, 16),
+        "a2b-simulated": (128, 16),
+    }
     assert recipes.get("healthygan-a2b-simulated").method.lambda_fs == 0.001
 
 
