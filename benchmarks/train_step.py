@@ -39,9 +39,9 @@ from healmap.types import Batch, Needs, Spec
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-CLOCK = [time.perf_counter]                                          # the one chosen
-NEVER = 10**9                                                        # a step that a cycle does not reach
-STUBS = ("torchvision", "torchvision.utils", "tqdm", "pandas")       # imported by published solvers, not needed for a step
+CLOCK = [time.perf_counter]  # the one chosen
+NEVER = 10**9  # a step that a cycle does not reach
+STUBS = ("torchvision", "torchvision.utils", "tqdm", "pandas")  # imported by published solvers, not needed for a step
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Row:
     width: int | None
     batch: int
     precision: str
-    images_per_s: float                                              # best turn
+    images_per_s: float  # best turn
     images_per_s_median: float
     gflop_per_s: float
     peak_share: float
@@ -68,7 +68,7 @@ class Contestant:
     method: str
     precision: str
     width: int | None
-    images: int                                                      # per cycle
+    images: int  # per cycle
     cycle: Callable[[], float]
 
 
@@ -77,7 +77,7 @@ def peak(dtype: torch.dtype, device: str) -> float:
     best = 0.0
     for n in (1024, 2048):
         a, b = torch.randn(2, n, n, device=device).to(dtype)
-        x, w = a.view(32, 8, n // 256, n).permute(0, 3, 1, 2), b.view(n, n, 1, 1)   # rows as pixels of 32 images
+        x, w = a.view(32, 8, n // 256, n).permute(0, 3, 1, 2), b.view(n, n, 1, 1)  # rows as pixels of 32 images
         for product in (lambda a=a, b=b: a @ b, lambda x=x, w=w: F.conv2d(x, w)):
             for _ in range(6):
                 best = max(best, 2 * n**3 / timed(product, device))
@@ -130,7 +130,7 @@ def ours(name: str, precision: str, args: argparse.Namespace) -> Contestant:
                 step(batches, k, optimisers)
 
     def cycle() -> float:
-        with freed_memory_kept():                                    # as in training
+        with freed_memory_kept():  # as in training
             return timed(run, args.device)
 
     return Contestant("healmap", name, precision, width, steps * args.batch, cycle)
@@ -148,7 +148,7 @@ class Feed:
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
         self.asked += 1
-        if self.asked == 2:                                          # the first batch is kept for the solver's sample pictures
+        if self.asked == 2:  # the first batch is kept for the solver's sample pictures
             self.began = CLOCK[0]()
         return self.batch
 
@@ -222,7 +222,7 @@ def measure(contestants: list[Contestant], args: argparse.Namespace, peaks: dict
     """All contestants in turns."""
     flops, seconds = {}, {id(c): [] for c in contestants}
     for c in contestants:
-        flops[id(c)] = count_flops(c.cycle)                          # also warms up
+        flops[id(c)] = count_flops(c.cycle)  # also warms up
     for _ in range(args.turns):
         for c in contestants:
             seconds[id(c)].append(c.cycle())

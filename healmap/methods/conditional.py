@@ -30,19 +30,19 @@ Encoding = Literal["auto", "binary", "one-hot", "multi-hot"]
 class ConditionalConfig:
     """Settings that both methods have."""
 
-    steps: int = 200_000                              # critic steps; StarGAN's code, Fixed-Point GAN's appendix
-    width: int = 64                                   # StarGAN's code: channels of the generator's first layer
-    blocks: int = 6                                   # StarGAN's code: residual blocks
-    critic_width: int = 64                            # StarGAN's code
-    critic_layers: int = 6                            # StarGAN's code: halvings; fewer for sizes that are no multiple of 64
-    encoding: Encoding = "auto"                       # auto: two classes binary, more one-hot, attributes multi-hot
-    lambda_gp: float = 10.0                           # both papers
-    n_critic: int = 5                                 # StarGAN's code: the generator moves at every fifth step
-    lr: float = 1e-4                                  # both papers, for G and D
-    betas: tuple[float, float] = (0.5, 0.999)         # StarGAN's code
+    steps: int = 200_000  # critic steps; StarGAN's code, Fixed-Point GAN's appendix
+    width: int = 64  # StarGAN's code: channels of the generator's first layer
+    blocks: int = 6  # StarGAN's code: residual blocks
+    critic_width: int = 64  # StarGAN's code
+    critic_layers: int = 6  # StarGAN's code: halvings; fewer for sizes that are no multiple of 64
+    encoding: Encoding = "auto"  # auto: two classes binary, more one-hot, attributes multi-hot
+    lambda_gp: float = 10.0  # both papers
+    n_critic: int = 5  # StarGAN's code: the generator moves at every fifth step
+    lr: float = 1e-4  # both papers, for G and D
+    betas: tuple[float, float] = (0.5, 0.999)  # StarGAN's code
     decay: Decay = "constant"
-    decay_share: float = 0.5                          # StarGAN: the last 100,000 of 200,000 steps
-    score: Literal["max", "mean"] = "max"             # Fixed-Point GAN, section 4.2: maximum over the map
+    decay_share: float = 0.5  # StarGAN: the last 100,000 of 200,000 steps
+    score: Literal["max", "mean"] = "max"  # Fixed-Point GAN, section 4.2: maximum over the map
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "width", "critic_width", "critic_layers", "n_critic", "lr")
@@ -109,7 +109,7 @@ class ConditionalGAN(HealingMethod):
         x, c_x = batch.image, self.encode(cast(Tensor, batch.label))
         c_y = c_x[torch.randperm(len(c_x), device=c_x.device)]
         moves = (k + 1) % self.config.n_critic == 0
-        with torch.set_grad_enabled(moves):           # G stands still while D moves, so one translation serves both updates
+        with torch.set_grad_enabled(moves):  # G stands still while D moves, so one translation serves both updates
             fakes = self.fakes(x, c_x, c_y)
         losses = {"D": self.critic_loss(x, c_x, fakes.detach())}
         optimisers.descend("D", losses["D"].total)

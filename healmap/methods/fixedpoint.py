@@ -37,11 +37,11 @@ class FixedPointGAN(ConditionalGAN):
     class Config(ConditionalConfig):
         """Defaults are the appendix's."""
 
-        lambda_domain: float = 1.0                    # appendix, all experiments
-        lambda_cyc: float = 10.0                      # appendix, all experiments
-        lambda_id: float = 1.0                        # appendix: CelebA 10, BRATS 0.1, PE 1
-        delta: bool = True                            # appendix: T = tanh(G + x); off: T = tanh(G)
-        fixed_point: bool = True                      # eqs. (3), (4), (5), (8) with same-domain translation; off: without
+        lambda_domain: float = 1.0  # appendix, all experiments
+        lambda_cyc: float = 10.0  # appendix, all experiments
+        lambda_id: float = 1.0  # appendix: CelebA 10, BRATS 0.1, PE 1
+        delta: bool = True  # appendix: T = tanh(G + x); off: T = tanh(G)
+        fixed_point: bool = True  # eqs. (3), (4), (5), (8) with same-domain translation; off: without
         # "both": the two targets of eq. (8), half a weight each; "paper": a whole weight each, as printed (the critic's outputs
         # drift without bound); "released": the permuted target only, the authors' code.
         critic_fakes: Literal["both", "paper", "released"] = "both"
@@ -53,7 +53,7 @@ class FixedPointGAN(ConditionalGAN):
 
     config: FixedPointGAN.Config
 
-    def translate(self, x: Tensor, c: Tensor) -> Tensor:                                         # appendix: tanh(G(x, c) + x)
+    def translate(self, x: Tensor, c: Tensor) -> Tensor:  # appendix: tanh(G(x, c) + x)
         y = self.G(x, c).to(x.dtype)
         return torch.tanh(y + x if self.config.delta else y)
 
@@ -63,31 +63,31 @@ class FixedPointGAN(ConditionalGAN):
             return self.translate(x, c_y)
         return self.translate(torch.cat([x, x]), torch.cat([c_y, c_x]))
 
-    def critic_loss(self, x: Tensor, c_x: Tensor, fakes: Tensor, alpha: Tensor | None = None) -> Losses:     # eq. (6)
+    def critic_loss(self, x: Tensor, c_x: Tensor, fakes: Tensor, alpha: Tensor | None = None) -> Losses:  # eq. (6)
         cfg, n = self.config, len(x)
         cross = fakes[:n]
         seen = cross if cfg.critic_fakes == "released" else fakes
         source, domain = self.D(torch.cat([x, seen]))
         return Losses(
-            real=-average(source[:n]),                                                                       # (8)
-            fake=average(source[n:]) * (len(seen) / n if cfg.critic_fakes == "paper" else 1),                # (8)
-            domain=cfg.lambda_domain * self.domain_loss(domain[:n], c_x),                                    # (2)
-            gp=cfg.lambda_gp * gradient_penalty(self.D.source, x, cross, alpha),                             # (8)
+            real=-average(source[:n]),  # (8)
+            fake=average(source[n:]) * (len(seen) / n if cfg.critic_fakes == "paper" else 1),  # (8)
+            domain=cfg.lambda_domain * self.domain_loss(domain[:n], c_x),  # (2)
+            gp=cfg.lambda_gp * gradient_penalty(self.D.source, x, cross, alpha),  # (8)
         )
 
-    def generator_loss(self, x: Tensor, c_x: Tensor, c_y: Tensor, fakes: Tensor) -> Losses:                  # eq. (7)
+    def generator_loss(self, x: Tensor, c_x: Tensor, c_y: Tensor, fakes: Tensor) -> Losses:  # eq. (7)
         cfg, n = self.config, len(x)
         targets = torch.cat([c_y, c_x])[: len(fakes)]
         originals, origins = (x, c_x) if len(fakes) == n else (torch.cat([x, x]), torch.cat([c_x, c_x]))
-        times = len(fakes) / n                                               # the equations add targets, a mean averages them
+        times = len(fakes) / n  # the equations add targets, a mean averages them
         source, domain = self.D(fakes)
         losses = Losses(
-            adv=-times * average(source),                                                                    # (8)
-            domain=cfg.lambda_domain * times * self.domain_loss(domain, targets),                            # (3)
-            cyc=cfg.lambda_cyc * times * l1(self.translate(fakes, origins), originals),                      # (4)
+            adv=-times * average(source),  # (8)
+            domain=cfg.lambda_domain * times * self.domain_loss(domain, targets),  # (3)
+            cyc=cfg.lambda_cyc * times * l1(self.translate(fakes, origins), originals),  # (4)
         )
         if cfg.fixed_point:
-            losses["id"] = cfg.lambda_id * l1(fakes[n:], x)                                                  # (5)
+            losses["id"] = cfg.lambda_id * l1(fakes[n:], x)  # (5)
         return losses
 
     @classmethod

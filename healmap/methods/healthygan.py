@@ -34,10 +34,10 @@ from .schedules import Decay, lr_decay
 
 
 class Translation(NamedTuple):
-    healed: Tensor                                    # B' (N, C, H, W)
-    rebuilt: Tensor                                   # A' (N, C, H, W)
-    inner: Tensor                                     # B_int (N, C, H, W)
-    mask: Tensor                                      # M (N, 1, H, W) in [0, 1]
+    healed: Tensor  # B' (N, C, H, W)
+    rebuilt: Tensor  # A' (N, C, H, W)
+    inner: Tensor  # B_int (N, C, H, W)
+    mask: Tensor  # M (N, 1, H, W) in [0, 1]
 
     def part(self, start: int, stop: int) -> Translation:
         return Translation(*(t[start:stop] for t in self))
@@ -52,25 +52,25 @@ class HealthyGAN(HealingMethod):
     class Config:
         """Defaults are HealthyGAN's appendix A; where it is silent, the authors' code's."""
 
-        steps: int = 400_000                          # appendix A: critic steps
-        width: int = 64                               # appendix B
-        blocks: int = 6                               # appendix B
-        critic_width: int = 64                        # appendix B
-        critic_layers: int = 6                        # appendix B
-        lambda_gp: float = 10.0                       # appendix A
-        lambda_id: float = 1.0                        # appendix A
-        lambda_rec: float = 1.0                       # appendix A
-        lambda_f: float = 0.1                         # appendix A
-        lambda_fs: float = 1.0                        # appendix A; A2B-GAN's simulated anomalies: 0.001
-        lambda_fz: float = 1.0                        # appendix A
-        mask_size: Literal["image", "batch"] = "image"   # eq. (7): pixels of one mask; the authors' code: of the whole batch
-        epsilon: float = 0.01                         # authors' code
-        n_critic: int = 2                             # section 2.2
-        lr: float = 1e-4                              # appendix A, for G and D
-        betas: tuple[float, float] = (0.5, 0.999)     # authors' code
-        decay: Decay = "linear"                       # appendix A
-        decay_share: float = 0.25                     # appendix A: the last 100,000 of 400,000 steps
-        score: Literal["max", "mean"] = "mean"        # section 3: "more robust than the maximum"
+        steps: int = 400_000  # appendix A: critic steps
+        width: int = 64  # appendix B
+        blocks: int = 6  # appendix B
+        critic_width: int = 64  # appendix B
+        critic_layers: int = 6  # appendix B
+        lambda_gp: float = 10.0  # appendix A
+        lambda_id: float = 1.0  # appendix A
+        lambda_rec: float = 1.0  # appendix A
+        lambda_f: float = 0.1  # appendix A
+        lambda_fs: float = 1.0  # appendix A; A2B-GAN's simulated anomalies: 0.001
+        lambda_fz: float = 1.0  # appendix A
+        mask_size: Literal["image", "batch"] = "image"  # eq. (7): pixels of one mask; the authors' code: of the whole batch
+        epsilon: float = 0.01  # authors' code
+        n_critic: int = 2  # section 2.2
+        lr: float = 1e-4  # appendix A, for G and D
+        betas: tuple[float, float] = (0.5, 0.999)  # authors' code
+        decay: Decay = "linear"  # appendix A
+        decay_share: float = 0.25  # appendix A: the last 100,000 of 400,000 steps
+        score: Literal["max", "mean"] = "mean"  # section 3: "more robust than the maximum"
 
         def __post_init__(self) -> None:
             require_positive(self, "steps", "width", "critic_width", "critic_layers", "n_critic", "lr", "epsilon")
@@ -87,15 +87,15 @@ class HealthyGAN(HealingMethod):
 
     def translate(self, a: Tensor) -> Translation:
         y = self.G(a).to(a.dtype)
-        inner, m = torch.tanh(y[:, :-1]), torch.sigmoid(2 * y[:, -1:])                           # (tanh(m) + 1) / 2 = σ(2m)
+        inner, m = torch.tanh(y[:, :-1]), torch.sigmoid(2 * y[:, -1:])  # (tanh(m) + 1) / 2 = σ(2m)
         return Translation(
-            healed=inner * m + a * (1 - m),                                                      # (1)
-            rebuilt=a * m + inner * (1 - m),                                                     # (2)
+            healed=inner * m + a * (1 - m),  # (1)
+            rebuilt=a * m + inner * (1 - m),  # (2)
             inner=inner,
             mask=m,
         )
 
-    def critic_loss(self, b: Tensor, healed: Tensor, alpha: Tensor | None = None) -> Losses:     # eqs. (3), (8)
+    def critic_loss(self, b: Tensor, healed: Tensor, alpha: Tensor | None = None) -> Losses:  # eqs. (3), (8)
         source = self.D.source(torch.cat([b, healed]))
         return Losses(
             real=-average(source[: len(b)]),
@@ -107,13 +107,13 @@ class HealthyGAN(HealingMethod):
         cfg = self.config
         source = self.D.source(torch.cat([ta.healed, tb.healed]))
         return Losses(
-            adv=-average(source[: len(a)]) - average(source[len(a) :]),                          # (4)
-            id=cfg.lambda_id * l1(tb.inner, b),                                                  # (5)
-            rec=cfg.lambda_rec * l1(ta.rebuilt, a),                                              # (6)
-            focus=cfg.lambda_f * (self.focus(ta.mask) + self.focus(tb.mask)) / 2,                # (7)
+            adv=-average(source[: len(a)]) - average(source[len(a) :]),  # (4)
+            id=cfg.lambda_id * l1(tb.inner, b),  # (5)
+            rec=cfg.lambda_rec * l1(ta.rebuilt, a),  # (6)
+            focus=cfg.lambda_f * (self.focus(ta.mask) + self.focus(tb.mask)) / 2,  # (7)
         )
 
-    def focus(self, mask: Tensor) -> Tensor:                                                     # (7)
+    def focus(self, mask: Tensor) -> Tensor:  # (7)
         cfg = self.config
         return cfg.lambda_fs * mask_size(mask, cfg.mask_size) + cfg.lambda_fz * mask_binary(mask, cfg.epsilon)
 
@@ -121,7 +121,7 @@ class HealthyGAN(HealingMethod):
         batch = next(batches)
         a, b = batch.image, cast(Tensor, batch.healthy)
         moves = (k + 1) % self.config.n_critic == 0
-        with torch.set_grad_enabled(moves):           # G stands still while D moves, so one translation serves both updates
+        with torch.set_grad_enabled(moves):  # G stands still while D moves, so one translation serves both updates
             both = self.translate(torch.cat([a, b]) if moves else a)
         ta, tb = both.part(0, len(a)), both.part(len(a), len(both.mask))
         losses = {"D": self.critic_loss(b, ta.healed.detach())}

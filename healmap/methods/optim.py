@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import Adam
 
-_FUSED = ("cpu", "cuda", "mps")                       # devices with a fused Adam
+_FUSED = ("cpu", "cuda", "mps")  # devices with a fused Adam
 
 
 def adam(parameters: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float]) -> Adam:

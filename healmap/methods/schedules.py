@@ -7,7 +7,7 @@ from typing import Literal
 
 Decay = Literal["linear", "released", "constant"]
 
-_RELEASED_EVERY = 1000                                # the published programs change the rate once per thousand steps
+_RELEASED_EVERY = 1000  # the published programs change the rate once per thousand steps
 
 
 def lr_decay(kind: Decay, share: float) -> Callable[[int, int], float]:

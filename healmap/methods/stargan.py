@@ -32,9 +32,9 @@ class StarGAN(ConditionalGAN):
     class Config(ConditionalConfig):
         """Defaults are the paper's; where it is silent, the authors' code's."""
 
-        lambda_cls: float = 1.0                       # paper, all experiments
-        lambda_rec: float = 10.0                      # paper, all experiments
-        decay: Decay = "linear"                       # paper: constant, then linear to zero over the second half
+        lambda_cls: float = 1.0  # paper, all experiments
+        lambda_rec: float = 10.0  # paper, all experiments
+        decay: Decay = "linear"  # paper: constant, then linear to zero over the second half
 
     config: StarGAN.Config
 
@@ -44,23 +44,23 @@ class StarGAN(ConditionalGAN):
     def fakes(self, x: Tensor, c_x: Tensor, c_y: Tensor) -> Tensor:
         return self.translate(x, c_y)
 
-    def critic_loss(self, x: Tensor, c_x: Tensor, fakes: Tensor, alpha: Tensor | None = None) -> Losses:      # eq. (5)
+    def critic_loss(self, x: Tensor, c_x: Tensor, fakes: Tensor, alpha: Tensor | None = None) -> Losses:  # eq. (5)
         cfg, n = self.config, len(x)
         source, domain = self.D(torch.cat([x, fakes]))
         return Losses(
-            real=-average(source[:n]),                                                                        # (8)
-            fake=average(source[n:]),                                                                         # (8)
-            domain=cfg.lambda_cls * self.domain_loss(domain[:n], c_x),                                        # (2)
-            gp=cfg.lambda_gp * gradient_penalty(self.D.source, x, fakes, alpha),                              # (8)
+            real=-average(source[:n]),  # (8)
+            fake=average(source[n:]),  # (8)
+            domain=cfg.lambda_cls * self.domain_loss(domain[:n], c_x),  # (2)
+            gp=cfg.lambda_gp * gradient_penalty(self.D.source, x, fakes, alpha),  # (8)
         )
 
-    def generator_loss(self, x: Tensor, c_x: Tensor, c_y: Tensor, fakes: Tensor) -> Losses:                   # eq. (6)
+    def generator_loss(self, x: Tensor, c_x: Tensor, c_y: Tensor, fakes: Tensor) -> Losses:  # eq. (6)
         cfg = self.config
         source, domain = self.D(fakes)
         return Losses(
-            adv=-average(source),                                                                             # (8)
-            domain=cfg.lambda_cls * self.domain_loss(domain, c_y),                                            # (3)
-            rec=cfg.lambda_rec * l1(x, self.translate(fakes, c_x)),                                           # (4)
+            adv=-average(source),  # (8)
+            domain=cfg.lambda_cls * self.domain_loss(domain, c_y),  # (3)
+            rec=cfg.lambda_rec * l1(x, self.translate(fakes, c_x)),  # (4)
         )
 
     @classmethod

@@ -130,8 +130,8 @@ class Halving(nn.Conv2d):
         n, height, width = len(x), x.shape[2] // 2, x.shape[3] // 2
         if x.device.type != "cpu" or n * height * width > self.out_channels or torch.compiler.is_compiling():
             return super().forward(x)
-        patches = F.pad(x, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)          # (N, C, H/2, W/2, 4, 4)
-        if self.weight.is_contiguous(memory_format=torch.channels_last):           # in the weights' own order
+        patches = F.pad(x, (1, 1, 1, 1)).unfold(2, 4, 2).unfold(3, 4, 2)  # (N, C, H/2, W/2, 4, 4)
+        if self.weight.is_contiguous(memory_format=torch.channels_last):  # in the weights' own order
             rows, weight = patches.permute(0, 2, 3, 4, 5, 1), self.weight.permute(0, 2, 3, 1)
         else:
             rows, weight = patches.permute(0, 2, 3, 1, 4, 5), self.weight
@@ -157,7 +157,7 @@ class _Leaky(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = F.leaky_relu(x, _SLOPE)
-        ctx.save_for_backward(y)                      # same sign as x, and kept anyway by the next convolution
+        ctx.save_for_backward(y)  # same sign as x, and kept anyway by the next convolution
         ctx.set_materialize_grads(False)
         return y
 
@@ -166,7 +166,7 @@ class _Leaky(torch.autograd.Function):
         if grad is None:
             return None
         (y,) = ctx.saved_tensors
-        return _LeakySlope.apply(grad, y.detach())    # detached: the slope does not lead back into the forward pass
+        return _LeakySlope.apply(grad, y.detach())  # detached: the slope does not lead back into the forward pass
 
 
 class _LeakySlope(torch.autograd.Function):
