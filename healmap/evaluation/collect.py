@@ -53,6 +53,7 @@ class Collector:
         self.pixels = PixelTally()
         self.seen: list[Seen] = []
         self.counts: dict[str, NDArray[np.float64]] = {}  # per patient: tp, fp, fn at the validation threshold
+        self.cleaned: dict[str, NDArray[np.float64]] = {}  # likewise, small components removed: the masks as they are written
         self.percentile: dict[str, NDArray[np.float64]] = {}  # likewise, of the 99th-percentile masks of images with a lesion
         self.slices: list[tuple[str, float, float, float]] = []  # images with a lesion: patient, Dice, AUROC, AP
         self.annotated = 0
@@ -71,9 +72,12 @@ class Collector:
             self.froc.add(patient, anomaly_map, mask)
             dice = float("nan")
             if self.pixel_threshold is not None:
-                got = overlap(remove_small(anomaly_map >= self.pixel_threshold, self.min_area), mask)
+                marked = anomaly_map >= self.pixel_threshold
+                got = overlap(marked, mask)
                 _sum(self.counts, patient, (got.tp, got.fp, got.fn))
                 dice = got.dice
+                clean = overlap(remove_small(marked, self.min_area), mask) if self.min_area else got
+                _sum(self.cleaned, patient, (clean.tp, clean.fp, clean.fn))
             if lesion:
                 positive, negative = single.pooled()
                 ap = float(curves.average_precision(positive, negative))

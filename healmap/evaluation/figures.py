@@ -94,7 +94,11 @@ def image_figures(collected: Collector, draw: Resampler, threshold: float | None
 
 
 def pixel_figures(collected: Collector, draw: Resampler, *, localises: bool = True) -> Tree:
-    """Pooled over all annotated images, and the mean over the images that hold a lesion (``*_per_slice``)."""
+    """Pooled over all annotated images, and the mean over the images that hold a lesion (``*_per_slice``).
+
+    ``dice`` and ``dice_best`` are of the map above a threshold, so that the best is never below the other; ``dice_cleaned`` is
+    ``dice`` after components of at most ``detection.min_area`` pixels were removed, as in the masks that predict writes.
+    """
     bins, n = collected.pixels.bins(), collected.annotated
     reason = NO_MAP if not localises else NO_MASKS
     functions = {
@@ -106,13 +110,26 @@ def pixel_figures(collected: Collector, draw: Resampler, *, localises: bool = Tr
     tree = draw.bins(bins, functions, n, reason)
     without = reason if not collected.slices else NO_PIXEL_THRESHOLD
     counts = collected.counts if collected.slices else {}
+    cleaned = collected.cleaned if collected.slices else {}
     tree["dice"] = draw.ratio({p: (2 * tp, 2 * tp + fp + fn) for p, (tp, fp, fn) in counts.items()}, n, without)
+    tree["dice_cleaned"] = draw.ratio({p: (2 * tp, 2 * tp + fp + fn) for p, (tp, fp, fn) in cleaned.items()}, n, without)
     tree["iou"] = draw.ratio({p: (tp, tp + fp + fn) for p, (tp, fp, fn) in counts.items()}, n, without)
     for place, name in ((1, "dice_per_slice"), (2, "auroc_per_slice"), (3, "ap_per_slice")):
         values = [(s[0], float(s[place])) for s in collected.slices]  # type: ignore[arg-type]
         parts = _per_patient([p for p, _ in values], np.array([v for _, v in values]), np.ones(len(values)))
         tree[name] = draw.ratio(parts, len(values), without if place == 1 else reason)
-    order = ("auroc", "ap", "dice", "dice_best", "dice_per_slice", "iou", "iou_best", "auroc_per_slice", "ap_per_slice")
+    order = (
+        "auroc",
+        "ap",
+        "dice",
+        "dice_best",
+        "dice_cleaned",
+        "dice_per_slice",
+        "iou",
+        "iou_best",
+        "auroc_per_slice",
+        "ap_per_slice",
+    )
     return {name: tree[name] for name in order}
 
 
