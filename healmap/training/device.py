@@ -86,8 +86,8 @@ def build_fabric(training: TrainingConfig, device: str, precision: str) -> Fabri
         accelerator=device,
         devices=training.devices,
         strategy="ddp" if training.devices > 1 else "auto",
-        precision=PLUGIN[precision],
-    )  # type: ignore[arg-type]
+        precision=PLUGIN[precision],  # type: ignore[arg-type]
+    )
 
 
 def is_first_process() -> bool:
