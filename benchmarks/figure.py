@@ -49,7 +49,7 @@ def main() -> None:
                     canvas.paste(tile, (left + column * (SIDE + GAP), HEAD + line * (SIDE + GAP)))
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.output) as temporary:
-        canvas.quantize(192).save(temporary, format="PNG", optimize=True)
+        canvas.save(temporary, format="PNG", optimize=True)
     print(f"{args.output}: {len(chosen)} cases")
 
 
