@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conftest import CONFORMANCE as FOLDER
 
 from healmap.metrics import image_level, overlap, similarity
+from tests.conftest import CONFORMANCE as FOLDER
 
 CASES: dict[str, Any] = json.loads((FOLDER / "eval.json").read_text())["cases"] if (FOLDER / "eval.json").is_file() else {}
 TIGHT = 1e-9  # float64
