@@ -19,11 +19,12 @@ from healmap.io.hashing import sha256_file
 from healmap.methods import weights
 
 CODE = """
-import resource, sys
+import sys
 from healmap.detection.batch import predict_many
 from healmap.detection.predictor import Predictor
 counts = predict_many(Predictor.load(sys.argv[1], device="cpu"), sys.argv[2], sys.argv[3])
-print(counts["done"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# ru_maxrss would begin at the peak of the process that started this one, and hide a growth below it.
+print(counts["done"], next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 

@@ -18,7 +18,7 @@ def adversarial(critic_fakes: str, shift: float) -> float:
     source = method.D.forward
     method.D.forward = lambda image: (source(image)[0] + shift, source(image)[1])  # type: ignore[method-assign]
     losses = method.critic_loss(x, c_x, method.fakes(x, c_x, 1 - c_x).detach(), torch.full((4, 1, 1, 1), 0.5))
-    return float(losses["real"] + losses["fake"])
+    return float((losses["real"] + losses["fake"]).detach())
 
 
 @pytest.mark.parametrize(("critic_fakes", "drift"), [("both", 0.0), ("released", 0.0), ("paper", 1.0)])
