@@ -30,9 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     with open(args.out / "scores.csv", newline="", encoding="utf-8") as file:
         names = sorted({row["path"] for row in csv.DictReader(file) if not row["error"]})
-    maps, truths, marked = [], [], []
-    print("| volume | voxels | affine of map, mask, healed | average precision | Dice at the validation threshold |")
-    print("|---|---|---|---|---|")
+    maps, truths, marked, bright = [], [], [], []
+    print("| volume | voxels | affine of results | average precision | brightness alone | Dice, validation threshold |")
+    print("|---|---|---|---|---|---|")
     for name in names:
         image = nib.load(args.scans / name)
         found = {part: nib.load(args.out / part / name) for part in ("maps", "masks", "healed")}
@@ -45,15 +45,18 @@ def main() -> None:
         assert np.isfinite(values).all()
         size = " × ".join(map(str, image.shape))
         ap = average_precision_score(truth.ravel(), values.ravel())
-        print(f"| {name} | {size} | equal to the input's | {ap:.3f} | {dice(mask, truth):.3f} |")
+        grey = image.get_fdata(dtype=np.float32)
+        trivial = average_precision_score(truth.ravel(), grey.ravel())
+        print(f"| {name} | {size} | equal to the input's | {ap:.3f} | {trivial:.3f} | {dice(mask, truth):.3f} |")
         maps.append(values.ravel())
         truths.append(truth.ravel())
         marked.append(mask.ravel())
+        bright.append(grey.ravel())
     values, truth, mask = np.concatenate(maps), np.concatenate(truths), np.concatenate(marked)
     best = max(dice(values >= t, truth) for t in np.quantile(values[values > 0], np.linspace(0.5, 0.999, 60)))
-    ap = average_precision_score(truth, values)
+    ap, trivial = average_precision_score(truth, values), average_precision_score(truth, np.concatenate(bright))
     print(
-        f"\nPooled: average precision {ap:.3f}, Dice at the validation threshold {dice(mask, truth):.3f}, best Dice {best:.3f}."
+        f"\nPooled: average precision {ap:.3f} (brightness alone {trivial:.3f}), Dice at the validation threshold {dice(mask, truth):.3f}, best Dice {best:.3f}."
     )
 
 
