@@ -55,9 +55,8 @@ def main() -> None:
     values, truth, mask = np.concatenate(maps), np.concatenate(truths), np.concatenate(marked)
     best = max(dice(values >= t, truth) for t in np.quantile(values[values > 0], np.linspace(0.5, 0.999, 60)))
     ap, trivial = average_precision_score(truth, values), average_precision_score(truth, np.concatenate(bright))
-    print(
-        f"\nPooled: average precision {ap:.3f} (brightness alone {trivial:.3f}), Dice at the validation threshold {dice(mask, truth):.3f}, best Dice {best:.3f}."
-    )
+    print(f"\nPooled: average precision {ap:.3f} (brightness alone {trivial:.3f}), Dice at the validation threshold")
+    print(f"{dice(mask, truth):.3f}, best Dice {best:.3f}.")
 
 
 if __name__ == "__main__":
