@@ -282,7 +282,7 @@ def _lesion(
         weights[(seen < least)] = 0.0  # a trace that nobody could see is not drawn
         if seen[middle] >= 2 * least:
             break
-    else:  # pragma: no cover - 200 draws without room means a brain of a few pixels
+    else:  # 200 draws without room means a brain of a few pixels
         raise UsageError("no room for a lesion", hint="use a larger image")
     dark = rng.random() < look.dark
     amplitude = rng.uniform(*look.contrast) * (-0.72 if dark else 1.0)
