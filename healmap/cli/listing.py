@@ -71,7 +71,7 @@ def split_counts(table: Table) -> None:
     images = Counter((row.split, row.label) for row in table.rows)
     patients: dict[tuple[str, str], set[str]] = {}
     for row in table.rows:
-        patients.setdefault((row.split, row.label), set()).add(row.patient_id)
+        patients.setdefault((row.split, row.label), set()).add(row.patient_id or row.path)
     grid = Grid(title=f"{len(table.rows)} images")
     for head in ("split", "label", "images", "patients"):
         grid.add_column(head)
