@@ -38,8 +38,13 @@ class DataConfig:
     #                                                   mixed set must be made from a labelled table (labels then hidden)
     min_slices_to_tumour: int = 0  # drop healthy slices closer than this to a lesion, where the table says
     select: str = ""  # "column=value": only these rows of the table, for example modality=flair
-    domain_column: str = "label"  # "label", "class", or "attributes" with the columns below
+    domain_column: str = "label"  # "label", "class", a column of the table, "folder", or "attributes" with the columns below
     attributes: tuple[str, ...] = ()
+    domains: tuple[
+        str, ...
+    ] = ()  # values of domain_column, the translation's own: the first in the place of "healthy" (set B),
+    #                                whatever the labels say; rows of other values are left out. Empty: found in the table
+    exclusive: tuple[str, ...] = ()  # attributes of which an image has one, such as hair colours
     allow_leak: bool = False  # train although a patient or image is in two splits; the report says so
 
     def __post_init__(self) -> None:

@@ -25,6 +25,8 @@ class Needs(Enum):
     MIXED_AND_HEALTHY = "unlabelled images, and others known to be healthy"
     DISEASED_AND_HEALTHY = "diseased images and healthy images, unpaired"
     LABELLED = "images with an image-level label"
+    PAIRED = "diseased images with their healthy twins"
+    SEGMENTED = "two unpaired sets of images, with masks"
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,12 @@ class Spec:
 
 @dataclass(frozen=True)
 class Batch:
-    image: Tensor  # (N, C, H, W) in [-1, 1]; set A for MIXED_/DISEASED_AND_HEALTHY
+    image: Tensor  # (N, C, H, W) in [-1, 1]; set A for MIXED_/DISEASED_AND_HEALTHY and SEGMENTED
     label: Tensor | None = None  # exclusive: (N,) int64, 0 = healthy; attributes: (N, K) float 0/1. Only for LABELLED
-    healthy: Tensor | None = None  # (N, C, H, W) a second, unpaired draw (set B); only for ..._AND_HEALTHY
+    healthy: Tensor | None = None  # (N, C, H, W) a second, unpaired draw (set B) for ..._AND_HEALTHY and SEGMENTED;
+    #                                image's own healthy twin for PAIRED (a healthy image is its own)
+    mask: Tensor | None = None  # (N, H, W) int64, 0 = background, 1 = marked, of image; only for SEGMENTED
+    healthy_mask: Tensor | None = None  # the same of healthy
 
 
 @dataclass(frozen=True)

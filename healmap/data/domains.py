@@ -35,6 +35,8 @@ def domains_of(table: Table, config: DataConfig) -> Domains:
     where = table.name or str(table.root)
     if config.domain_column == "label":
         return Domains()
+    if config.domains:
+        return _named(table, config, where)
     if config.domain_column == "attributes":
         missing = [a for a in config.attributes if a not in table.columns]
         if missing or not config.attributes:
@@ -55,8 +57,24 @@ def domains_of(table: Table, config: DataConfig) -> Domains:
     return Domains((name, *sorted(others - {name})))
 
 
+def _named(table: Table, config: DataConfig, where: str) -> Domains:
+    """The domains that ``config.domains`` lists, each of which some row must belong to."""
+    column, names = config.domain_column, config.domains
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"data.domains names {', '.join(names)}", where=where, hint="translation needs two or more, each once")
+    if column == "attributes" or column not in table.columns:
+        hint = f"columns: {', '.join(table.columns)}"
+        raise UsageError(f"data.domains needs a column, and '{column}' is none", where=where, hint=hint)
+    there = {r[column] for r in table}
+    for name in names:
+        if name not in there:
+            hint = f"it holds: {', '.join(sorted(there)[:10])}"
+            raise UsageError(f"no row has {column} '{name}'", where=where, hint=hint)
+    return Domains(names)
+
+
 def codes(items: Sequence[Labelled], config: DataConfig, domains: Domains) -> NDArray[Any]:
-    """Exclusive: (N,) int64, 0 healthy, -1 unknown. Attributes: (N, K) float32, 0 or 1.
+    """Exclusive: (N,) int64, 0 healthy (or the first of ``config.domains``), -1 unknown. Attributes: (N, K) float32, 0 or 1.
 
     Raises:
         UsageError: a class that the domains lack, or a cell that is neither yes nor no.
@@ -67,6 +85,9 @@ def codes(items: Sequence[Labelled], config: DataConfig, domains: Domains) -> ND
     number = {name: k for k, name in enumerate(domains.names)}
     out = np.full(len(items), -1, np.int64)
     for n, item in enumerate(items):
+        if config.domains:
+            out[n] = number.get(item.row[config.domain_column], -1)
+            continue
         if item.label == HEALTHY:
             out[n] = 0
         elif item.label == DISEASED:

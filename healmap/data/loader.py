@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..types import DISEASED, HEALTHY, UNKNOWN, Batch, Needs
 from .dataset import Dataset
+from .twins import Twins
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,9 @@ class Loader:
         needs: what the method may see. HEALTHY: healthy images. LABELLED: images with known labels, shuffled together.
             DISEASED_AND_HEALTHY: set A diseased, set B healthy. MIXED_AND_HEALTHY: set A the unknown images, set B the healthy
             ones; without unknown images the labels are hidden: ``healthy_share`` of the patients who have healthy images give
-            these to set B, the others' healthy images and all diseased ones form set A.
+            these to set B, the others' healthy images and all diseased ones form set A. SEGMENTED: as DISEASED_AND_HEALTHY,
+            with masks. PAIRED: diseased images that have a twin, with it, and healthy ones with themselves. Where ``data.domains``
+            names two domains, they take the places of healthy (the first, set B) and diseased (the second, set A).
         batch_size: of the whole batch, over all processes; must be divisible by ``world``.
         seed: of order, flips and share.
         flip: mirror each image left to right with probability 1/2.
@@ -66,6 +69,8 @@ class Loader:
         self.rank, self.world, self.workers = rank, world, workers
         self.a, self.b, self._text = _pools(dataset, needs, seed, healthy_share)
         self._labels = dataset.labels() if needs is Needs.LABELLED else None
+        self._masks = needs is Needs.SEGMENTED
+        self._twins = Twins(dataset) if needs is Needs.PAIRED else None
         self._orders: dict[tuple[int, int], Indices] = {}
 
     def __len__(self) -> int:
@@ -116,13 +121,24 @@ class Loader:
 
         part = np.array_split(np.arange(len(positions)), self.world)[self.rank]
         chosen = self._pick(_ORDER_A, self.a, positions[part])
-        image = self._images(chosen, k, _FLIP_A, part)
-        label = healthy = None
+        image = self._flipped(self.dataset.images(chosen), k, _FLIP_A, part)
+        label = healthy = mask = healthy_mask = None
         if self._labels is not None:
             label = torch.from_numpy(self._labels[chosen])
+        if self._twins is not None:
+            healthy = self._flipped(self._twins.images(chosen), k, _FLIP_A, part)
+        if self._masks:
+            mask = self._flipped(self._label_maps(chosen), k, _FLIP_A, part)
         if len(self.b):
-            healthy = self._images(self._pick(_ORDER_B, self.b, positions[part]), k, _FLIP_B, part)
-        return Batch(image, label, healthy)
+            other = self._pick(_ORDER_B, self.b, positions[part])
+            healthy = self._flipped(self.dataset.images(other), k, _FLIP_B, part)
+            if self._masks:
+                healthy_mask = self._flipped(self._label_maps(other), k, _FLIP_B, part)
+        return Batch(image, label, healthy, mask, healthy_mask)
+
+    def _label_maps(self, chosen: Indices) -> NDArray[np.int64]:
+        """(N, S, S), 1 where marked."""
+        return np.stack([np.asarray(self.dataset.mask(int(i)), np.int64) for i in chosen])
 
     def _pick(self, stream: int, pool: Indices, positions: Indices) -> Indices:
         """Members of the pool at these positions of its endless shuffled stream."""
@@ -142,13 +158,13 @@ class Loader:
             self._orders = {**kept, (stream, number): order}
         return order
 
-    def _images(self, chosen: Indices, k: int, stream: int, part: Indices) -> Tensor:
+    def _flipped(self, images: NDArray[Any], k: int, stream: int, part: Indices) -> Tensor:
+        """(N, ..., W) as a tensor, some mirrored left to right, by place in the batch: what belongs together turns together."""
         import torch
 
-        images = self.dataset.images(chosen)
         if self.flip:
             turned = np.random.default_rng([self.seed, stream, k]).random(self.batch_size)[part] < 0.5
-            images[turned] = images[turned, :, :, ::-1]
+            images[turned] = images[turned][..., ::-1]
         return torch.from_numpy(images)
 
 
@@ -156,6 +172,8 @@ def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> t
     """(set A, set B, in words)."""
     items = dataset.items
     label = np.array([i.label for i in items])
+    if dataset.config.domains and needs in (Needs.DISEASED_AND_HEALTHY, Needs.SEGMENTED):
+        return _two_domains(dataset, needs)
     sets = {name: np.flatnonzero(label == name) for name in (HEALTHY, DISEASED, UNKNOWN)}
     healthy, diseased, unknown = sets.values()
     none = np.zeros(0, np.int64)
@@ -171,9 +189,13 @@ def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> t
     if needs is Needs.HEALTHY:
         want(HEALTHY)
         return healthy, none, f"{len(healthy)} healthy images{_unused(diseased=len(diseased), unknown=len(unknown))}"
-    if needs is Needs.DISEASED_AND_HEALTHY:
+    if needs is Needs.PAIRED:
+        return _paired(dataset, healthy, diseased)
+    if needs in (Needs.DISEASED_AND_HEALTHY, Needs.SEGMENTED):
         want(DISEASED)
         want(HEALTHY)
+        if needs is Needs.SEGMENTED:
+            _want_masks(dataset, diseased)
         text = f"set A: {len(diseased)} diseased, set B: {len(healthy)} healthy{_unused(unknown=len(unknown))}"
         return diseased, healthy, text
     if needs is Needs.LABELLED:
@@ -193,6 +215,46 @@ def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> t
         f"with healthy images (share {healthy_share:g}, seed {seed}); set A: {len(a)} images, {len(diseased)} of them diseased"
     )
     return a, healthy[in_b], text
+
+
+def _two_domains(dataset: Dataset, needs: Needs) -> tuple[Indices, Indices, str]:
+    """Set A: the second of ``data.domains``; set B: the first."""
+    names, labels = dataset.spec.domains.names, dataset.labels()
+    if len(names) != 2:
+        hint = "name two in data.domains"
+        raise UsageError(f"{len(names)} domains, but the method learns from two sets", where=", ".join(names), hint=hint)
+    b, a = (np.flatnonzero(labels == k) for k in (0, 1))
+    for name, members in zip(names, (b, a), strict=True):
+        if not len(members):
+            split = f"split {dataset.split}" if dataset.split else dataset.table.name
+            raise UsageError(f"no image of domain '{name}'", where=split, hint="both domains need training images")
+        if needs is Needs.SEGMENTED:
+            _want_masks(dataset, members)
+    return a, b, f"set A: {len(a)} {names[1]}, set B: {len(b)} {names[0]}{_unused(other=len(dataset) - len(a) - len(b))}"
+
+
+def _want_masks(dataset: Dataset, members: Indices) -> None:
+    bare = [int(i) for i in members if dataset.mask(int(i)) is None]
+    if bare:
+        raise UsageError(
+            f"{len(bare)} images have no mask, but the method learns from {Needs.SEGMENTED.value}",
+            where=dataset.items[bare[0]].key,
+            hint="fill the column 'mask', or leave them out with data.select",
+        )
+
+
+def _paired(dataset: Dataset, healthy: Indices, diseased: Indices) -> tuple[Indices, Indices, str]:
+    have = np.array([bool(dataset.items[i].row["twin"]) and dataset.items[i].slice is None for i in diseased], bool)
+    if not have.any():
+        raise UsageError(
+            f"no diseased image has a twin, but the method learns from {Needs.PAIRED.value}",
+            where=_counted(dataset),
+            hint="fill the column 'twin', or make data with pairs: healmap data make ellipses OUT --pairs",
+        )
+    pool = np.sort(np.concatenate([diseased[have], healthy]))
+    unused = _unused(diseased=int((~have).sum()))
+    text = f"{int(have.sum())} diseased images with their twins, {len(healthy)} healthy images{unused}"
+    return pool, np.zeros(0, np.int64), text
 
 
 def _labelled(dataset: Dataset) -> tuple[Indices, Indices, str]:

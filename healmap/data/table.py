@@ -101,7 +101,8 @@ def read_table(path: Path | str) -> Table:
 
     Folder per class: any level of the path named ``healthy``, ``diseased`` or ``unknown`` gives the label, one named ``train``,
     ``val`` or ``test`` the split; a folder between these and the image is the patient. ``masks/`` beside them mirrors the
-    tree (same path, or same stem) and is no image folder. Files outside the class folders are ``unknown``.
+    tree (same path, or same stem) and is no image folder. Files outside class folders are ``unknown``. The column ``folder``
+    names each file's first folder that is no split.
 
     Raises:
         UsageError: nothing there, no image, not a table, or two classes' names in one path.
@@ -228,7 +229,7 @@ def _read_folder(folder: Path) -> Table:
         rows.append(replace(row, mask=mask))
     if not rows:
         raise UsageError("no image found", where=str(folder), hint="PNG, JPEG, TIFF, NIfTI and DICOM files are looked for")
-    return Table(folder, tuple(rows), COLUMNS, folder.name)
+    return Table(folder, tuple(rows), (*COLUMNS, "folder"), folder.name)
 
 
 def _row_of(name: PurePosixPath, folder: Path) -> Row:
@@ -239,7 +240,8 @@ def _row_of(name: PurePosixPath, folder: Path) -> Row:
         raise UsageError("a path names two classes or two splits", where=str(folder / name), hint="keep one folder per class")
     known = [i for i, p in enumerate(parts) if p in LABELS or p in SPLITS]
     below = name.parts[known[-1] + 1 : -1] if known else ()
-    return Row(str(name), labels[0] if labels else UNKNOWN, "/".join(below), splits[0] if splits else "")
+    own = next((p for p in name.parts[:-1] if p.lower() not in SPLITS), "")
+    return Row(str(name), labels[0] if labels else UNKNOWN, "/".join(below), splits[0] if splits else "", extra={"folder": own})
 
 
 def write_table(table: Table, path: Path | str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.case import prepare_plane, read_case
+from ..data.twins import twin_image
 from ..metrics.bootstrap import Figure
 from ..metrics.similarity import min_max, ssim
 
@@ -44,17 +44,13 @@ def against_twin(dataset: Dataset, index: int, image: NDArray[np.float32], heale
     Raises:
         UnreadableError and its kin: the twin cannot be read.
     """
-    item = dataset.items[index]
-    name = item.row["twin"]
-    if not name or item.slice is not None:
+    twin = twin_image(dataset, index)
+    if twin is None:
         return None
-    preprocessing, stats = dataset.preprocessing, dataset.stats(index)
-    plane = prepare_plane(read_case(dataset.table.root / name), 0, None, stats, preprocessing)
-    twin = preprocessing.normalise(plane, stats)
     x, a, t = (min_max(picture.mean(axis=0)) for picture in (image, healed, twin))
     found, true = x - a, x - t
     return Twin(
-        item.patient_id,
+        dataset.items[index].patient_id,
         float(np.mean((healed - twin) ** 2)),
         float(np.mean((image - twin) ** 2)),
         float(np.mean((found - true) ** 2)),

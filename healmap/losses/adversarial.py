@@ -1,10 +1,11 @@
-"""Wasserstein terms."""
+"""Adversarial terms: Wasserstein, least squares and logarithmic."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import at_least_float32
@@ -13,6 +14,18 @@ from .precision import at_least_float32
 def average(source: Tensor) -> Tensor:
     """E[D(x)]: mean of the critic's patch map over batch and patches. source: (N, 1, h, w), unbounded. Scalar."""
     return at_least_float32(source).mean()
+
+
+def least_squares(source: Tensor, target: float) -> Tensor:
+    """E[(D(x) - target)²]: Mao et al. 2017, mean over batch and patches. source: (N, 1, h, w), unbounded. Scalar >= 0."""
+    return (at_least_float32(source) - target).square().mean()
+
+
+def logarithmic(source: Tensor, target: float) -> Tensor:
+    """Binary cross-entropy of the critic's logits with a constant target in [0, 1]: Goodfellow et al. 2014, the generator's
+    form that does not saturate. source: (N, 1, h, w) logits. Scalar >= 0, mean over batch and patches."""
+    source = at_least_float32(source)
+    return F.binary_cross_entropy_with_logits(source, torch.full_like(source, target))
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, alpha: Tensor | None = None) -> Tensor:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 
+def mse(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared difference over batch, channels and pixels. x, y: (N, C, H, W). Scalar >= 0."""
+    return (x - y).square().mean()
+
+
 def l1(x: Tensor, y: Tensor) -> Tensor:
     """Mean absolute difference over batch, channels and pixels. x, y: (N, C, H, W). Scalar >= 0.
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..errors import CapabilityError
 from ..losses.precision import at_least_float32
 from ..types import Batch, Needs, Prediction, Spec
+
+Reach = Literal["nothing", "healthy", "all"]
 
 
 class Losses(dict[str, Tensor]):
@@ -92,8 +95,13 @@ class Method(nn.Module, ABC):
     needs: ClassVar[Needs]
     localises: ClassVar[bool] = True
     heals: ClassVar[bool] = False
+    class_at_inference: ClassVar[bool] = False  # takes images known to be diseased, and nothing else, when it predicts
+    reaches: ClassVar[Reach] = "nothing"  # the domains that ``translate_to`` can be asked for
     title: ClassVar[str] = ""  # one line: name, authors, venue
     averaged: ClassVar[tuple[str, ...]] = ()  # attributes (modules) that a weight average (EMA) covers
+    training_only: ClassVar[
+        tuple[str, ...]
+    ] = ()  # attributes (modules) whose tensors checkpoints keep and weights files do not
     Config: ClassVar[type]
 
     def __init__(self, config: Any, spec: Spec) -> None:
@@ -106,6 +114,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def predict(self, image: Tensor) -> Prediction:
         """image: (N, C, H, W) in [-1, 1]. Each image's answer is independent of its neighbours. Call under ``no_grad``."""
+
+    def translate_to(self, image: Tensor, label: Tensor) -> Tensor:
+        """The images in other domains, for methods that say which they reach (``reaches``). Call under ``no_grad``.
+
+        image: (N, C, H, W) in [-1, 1]. label: the targets in the form of ``Batch.label``: (N,) int64 indices into
+        ``spec.domains.names`` (0: the healthy one, set B), or (N, K) float 0/1 for attributes. Returns (N, C, H, W) in [-1, 1].
+        """
+        raise CapabilityError(f"{type(self).__name__} does not translate", hint="choose a method that heals or translates")
 
     @classmethod
     @abstractmethod
@@ -128,6 +144,11 @@ class HealingMethod(Method):
     """Answers by healing: map = |x - healed| / 2 averaged over channels, score = its mean or maximum (``config.score``)."""
 
     heals = True
+    reaches: ClassVar[Reach] = "healthy"
+
+    def translate_to(self, image: Tensor, label: Tensor) -> Tensor:
+        """Towards the healthy domain only, whatever ``label`` says; methods that reach more override this."""
+        return self.heal(image)
 
     @abstractmethod
     def heal(self, image: Tensor) -> Tensor:

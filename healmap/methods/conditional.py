@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..losses import domains
 from ..networks.stargan import Critic, Generator, check_sizes
 from ..types import Batch, Domains, Needs, Spec
-from .base import HealingMethod, Losses, Optimisers, Phase
+from .base import HealingMethod, Losses, Optimisers, Phase, Reach
 from .checks import require_positive, require_share
 from .optim import adam
 from .schedules import Decay, lr_decay
@@ -54,6 +54,7 @@ class ConditionalGAN(HealingMethod):
 
     needs = Needs.LABELLED
     averaged = ("G",)
+    reaches: ClassVar[Reach] = "all"
     config: ConditionalConfig
 
     def __init__(self, config: ConditionalConfig, spec: Spec) -> None:
@@ -134,6 +135,9 @@ class ConditionalGAN(HealingMethod):
 
     def heal(self, image: Tensor) -> Tensor:
         return self.translate(image, self.healthy_code(image))
+
+    def translate_to(self, image: Tensor, label: Tensor) -> Tensor:
+        return self.translate(image, self.encode(label))
 
 
 def resolve_encoding(encoding: Encoding, spec: Domains) -> str:

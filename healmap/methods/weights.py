@@ -50,7 +50,7 @@ def save(method: Method, path: Path | str, card: Mapping[str, Any], *, tensors: 
 
     path = Path(path)
     name = name_of(method)
-    state = {k: v for k, v in method.state_dict().items() if isinstance(v, Tensor)}
+    state = kept(method)
     state |= {k: v.to(state[k].dtype) for k, v in (tensors or {}).items()}
     # Fresh plain tensors: safetensors refuses shared memory and other layouts than the standard one.
     data = serialise({k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()})
@@ -63,6 +63,12 @@ def save(method: Method, path: Path | str, card: Mapping[str, Any], *, tensors: 
     }  # fmt: skip
     write_json(card_path(path), described)
     return write_bytes(path, data)
+
+
+def kept(method: Method) -> dict[str, Tensor]:
+    """The tensors that a weights file holds: the state dict without what only training needs."""
+    left = tuple(f"{name}." for name in method.training_only)
+    return {k: v for k, v in method.state_dict().items() if isinstance(v, Tensor) and not k.startswith(left)}
 
 
 def name_of(method: Method) -> str:
@@ -194,7 +200,7 @@ def _at_most(tensors: int) -> Iterator[None]:
 
 
 def _compare(method: Method, shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]], path: Path) -> None:
-    wanted = {k: (tuple(v.shape), v.dtype) for k, v in method.state_dict().items() if isinstance(v, Tensor)}
+    wanted = {k: (tuple(v.shape), v.dtype) for k, v in kept(method).items()}
     for name in sorted(set(wanted) ^ set(shapes)):
         what = "lack" if name in wanted else "have an unknown"
         raise CheckpointError(f"weights {what} tensor '{name}'", where=str(path), hint="the card belongs to other weights")
@@ -210,4 +216,4 @@ def _fill(method: Method, path: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"tensor '{name}' holds NaN or infinity", where=str(path), hint="train again")
-    method.load_state_dict(tensors)
+    method.load_state_dict(tensors, strict=not method.training_only)  # names and shapes are compared already
