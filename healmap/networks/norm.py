@@ -60,33 +60,41 @@ class _PerImage(torch.autograd.Function):
         return grad_x, grad_w if wanted[1] else None, grad_b if wanted[2] else None, None, None
 
 
-def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5, relu: bool = False) -> Tensor:
+def instance_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, eps: float = 1e-5, relu: bool = False
+) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias per image and channel, then ReLU if asked.
 
-    x: (N, C, H, W); weight, bias: (C,), may be float32 where x is of half precision. First derivatives only on processors.
+    x: (N, C, H, W); weight, bias: (C,), may be float32 where x is of half precision; None: 1 and 0. First derivatives only on
+    processors.
     """
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if weight is None or bias is None:  # without them half precision would also keep its statistics in half precision
+            weight = torch.ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
+            bias = torch.zeros_like(weight)
         return _PerImage.apply(x, weight, bias, eps, relu)
     y = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
     return F.relu(y) if relu else y
 
 
 class InstanceNorm(nn.Module):
-    """Affine instance norm with per-image statistics, optionally followed by a ReLU.
+    """Instance norm with per-image statistics, optionally followed by a ReLU.
 
-    Stored running statistics of published weights are accepted and ignored when a state dict is loaded.
+    affine: with a learnt weight and bias per channel. Stored running statistics of published weights are accepted and ignored
+    when a state dict is loaded.
     """
 
-    def __init__(self, channels: int, *, relu: bool = False, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, relu: bool = False, affine: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.relu, self.eps = relu, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.channels, self.relu, self.eps = channels, relu, eps
 
     def forward(self, x: Tensor) -> Tensor:
         return instance_norm(x, self.weight, self.bias, eps=self.eps, relu=self.relu)
 
     def extra_repr(self) -> str:
-        return f"{len(self.weight)}, relu={self.relu}"
+        return f"{self.channels}, relu={self.relu}, affine={self.weight is not None}"
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         for name in ("running_mean", "running_var", "num_batches_tracked"):

@@ -28,6 +28,20 @@ def test_equals_torchs_own_with_gradients(dtype, tolerance, layout, relu):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_without_weights_it_equals_torchs_own(dtype, tolerance, layout):
+    torch.manual_seed(0)
+    x = (torch.randn(3, 5, 8, 6) * 2 + 1).to(dtype).contiguous(memory_format=layout).requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    norm = InstanceNorm(5, relu=True, affine=False)
+    assert not norm.state_dict()
+    found, expected = norm(x), F.instance_norm(wide).relu()
+    torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+    (ours,), (theirs,) = torch.autograd.grad(found.square().sum(), x), torch.autograd.grad(expected.square().sum(), wide)
+    torch.testing.assert_close(ours.double(), theirs, rtol=tolerance, atol=10 * tolerance)
+
+
 def test_half_precision_images_meet_float32_weights():
     torch.manual_seed(0)
     x, norm = torch.randn(2, 4, 16, 16), InstanceNorm(4, relu=True)
