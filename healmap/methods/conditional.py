@@ -5,9 +5,8 @@ the domain. The equations stand with each method.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal, cast
 
 import torch
@@ -18,10 +17,10 @@ from ..errors import ConfigError
 from ..losses import domains
 from ..networks.stargan import Critic, Generator, check_sizes
 from ..types import Batch, Domains, Needs, Spec
-from .base import HealingMethod, Losses, Optimisers, Phase, Reach
+from .alternating import AlternatingGAN
+from .base import Losses, Optimisers, Reach
 from .checks import require_positive, require_share
-from .optim import adam
-from .schedules import Decay, lr_decay
+from .schedules import Decay
 
 Encoding = Literal["auto", "binary", "one-hot", "multi-hot"]
 
@@ -49,11 +48,10 @@ class ConditionalConfig:
         require_share(self, "decay_share")
 
 
-class ConditionalGAN(HealingMethod):
+class ConditionalGAN(AlternatingGAN):
     """Symbols: x image, c_x its domain code, c_y the target code, G generator, D critic (patch map, domain logits)."""
 
     needs = Needs.LABELLED
-    averaged = ("G",)
     reaches: ClassVar[Reach] = "all"
     config: ConditionalConfig
 
@@ -109,27 +107,14 @@ class ConditionalGAN(HealingMethod):
         batch = next(batches)
         x, c_x = batch.image, self.encode(cast(Tensor, batch.label))
         c_y = c_x[torch.randperm(len(c_x), device=c_x.device)]
-        moves = (k + 1) % self.config.n_critic == 0
-        with torch.set_grad_enabled(moves):  # G stands still while D moves, so one translation serves both updates
+        with torch.set_grad_enabled(self.moves(k)):
             fakes = self.fakes(x, c_x, c_y)
-        losses = {"D": self.critic_loss(x, c_x, fakes.detach())}
-        optimisers.descend("D", losses["D"].total)
-        if moves:
-            losses["G"] = self.generator_loss(x, c_x, c_y, fakes)
-            optimisers.descend("G", losses["G"].total)
-        return losses
-
-    def phases(self) -> Sequence[Phase]:
-        cfg, build = self.config, partial(adam, lr=self.config.lr, betas=self.config.betas)
-        return [
-            Phase(
-                name="adversarial",
-                step=self.step,
-                steps=cfg.steps,
-                optimisers={"G": build(self.G.parameters()), "D": build(self.D.parameters())},
-                lr_scale=lr_decay(cfg.decay, cfg.decay_share),
-            )
-        ]
+        return self.alternate(
+            k,
+            optimisers,
+            lambda: self.critic_loss(x, c_x, fakes.detach()),
+            lambda: self.generator_loss(x, c_x, c_y, fakes),
+        )
 
     # Inference
 

@@ -14,9 +14,8 @@ theirs). The mask need not mark the lesion: localise with the difference, and wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -27,10 +26,10 @@ from ..losses.masks import mask_binary, mask_size
 from ..losses.pixels import l1
 from ..networks.stargan import Critic, Generator, check_sizes
 from ..types import Batch, Needs, Prediction, Spec
-from .base import REDUCE, HealingMethod, Losses, Optimisers, Phase, amplitude_map
+from .alternating import AlternatingGAN
+from .base import REDUCE, Losses, Optimisers, amplitude_map
 from .checks import require_positive, require_share
-from .optim import adam
-from .schedules import Decay, lr_decay
+from .schedules import Decay
 
 
 class Translation(NamedTuple):
@@ -43,10 +42,9 @@ class Translation(NamedTuple):
         return Translation(*(t[start:stop] for t in self))
 
 
-class HealthyGAN(HealingMethod):
+class HealthyGAN(AlternatingGAN):
     title = "HealthyGAN / A2B-GAN (Rahman Siddiquee et al., SASHIMI 2022)"
     needs = Needs.MIXED_AND_HEALTHY
-    averaged = ("G",)
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -120,30 +118,17 @@ class HealthyGAN(HealingMethod):
     def step(self, batches: Iterator[Batch], k: int, optimisers: Optimisers) -> Mapping[str, Losses]:
         batch = next(batches)
         a, b = batch.image, cast(Tensor, batch.healthy)
-        moves = (k + 1) % self.config.n_critic == 0
-        with torch.set_grad_enabled(moves):  # G stands still while D moves, so one translation serves both updates
+        moves = self.moves(k)
+        with torch.set_grad_enabled(moves):
             both = self.translate(torch.cat([a, b]) if moves else a)
         ta, tb = both.part(0, len(a)), both.part(len(a), len(both.mask))
-        losses = {"D": self.critic_loss(b, ta.healed.detach())}
-        optimisers.descend("D", losses["D"].total)
+        losses = self.alternate(
+            k, optimisers, lambda: self.critic_loss(b, ta.healed.detach()), lambda: self.generator_loss(a, b, ta, tb)
+        )
         if moves:
-            losses["G"] = self.generator_loss(a, b, ta, tb)
-            optimisers.descend("G", losses["G"].total)
             # Not descended: a mask that is full or empty everywhere is the usual way in which training fails.
             losses["monitor"] = Losses(mask_A=ta.mask.detach().mean(), mask_B=tb.mask.detach().mean())
         return losses
-
-    def phases(self) -> Sequence[Phase]:
-        cfg, build = self.config, partial(adam, lr=self.config.lr, betas=self.config.betas)
-        return [
-            Phase(
-                name="adversarial",
-                step=self.step,
-                steps=cfg.steps,
-                optimisers={"G": build(self.G.parameters()), "D": build(self.D.parameters())},
-                lr_scale=lr_decay(cfg.decay, cfg.decay_share),
-            )
-        ]
 
     def heal(self, image: Tensor) -> Tensor:
         return self.translate(image).healed
