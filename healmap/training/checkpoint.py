@@ -75,16 +75,25 @@ def load(folder: Path) -> dict[str, Any]:
     raise CheckpointError("no usable checkpoint", where=str(folder), hint="; ".join(faults) + "; start the run anew")
 
 
+def plain(path: Path) -> Any:
+    """What torch.save wrote. The one place of healmap that unpickles, and only plain data: numbers, strings, lists, dicts and
+    tensors.
+
+    Raises:
+        CheckpointError: the file is damaged, of another kind, or holds anything else, such as code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # hostile files raise many kinds
+        raise CheckpointError(f"checkpoint cannot be read: {type(error).__name__}", where=path.name) from None
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """The one place of healmap that unpickles, and only plain data: numbers, strings, lists, dicts and tensors."""
     if not path.is_file():
         raise CheckpointError("checkpoint is missing", where=path.name)
     if sha256_file(path) not in _hashes(path):
         raise CheckpointError("checkpoint is damaged: its SHA-256 is not the recorded one", where=path.name)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # hostile files raise many kinds
-        raise CheckpointError(f"checkpoint cannot be read: {type(error).__name__}", where=path.name) from None
+    state = plain(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or state.get("version") != VERSION:
         raise CheckpointError("not a checkpoint of this version of healmap", where=path.name)
     return state
