@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .base import Method
 
 METHODS: dict[str, tuple[str, str]] = {
+    "cyclegan": ("cyclegan", "CycleGAN"),
     "stargan": ("stargan", "StarGAN"),
     "fixed-point-gan": ("fixedpoint", "FixedPointGAN"),
     "healthygan": ("healthygan", "HealthyGAN"),
