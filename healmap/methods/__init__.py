@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, tuple[str, str]] = {
     "cyclegan": ("cyclegan", "CycleGAN"),
+    "cyclegan-shape": ("cyclegan_shape", "CycleGANShape"),
     "stargan": ("stargan", "StarGAN"),
     "fixed-point-gan": ("fixedpoint", "FixedPointGAN"),
     "healthygan": ("healthygan", "HealthyGAN"),

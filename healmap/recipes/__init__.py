@@ -14,6 +14,14 @@ from ..experiment import Experiment
 
 # name -> module:function in this folder. A recipe's name begins with its method's.
 RECIPES: dict[str, str] = {
+    "cyclegan": "cyclegan:cyclegan",
+    "cyclegan-128": "cyclegan:cyclegan_128",
+    "cyclegan-small": "cyclegan:small",
+    "cyclegan-modality": "cyclegan:modality",
+    "cyclegan-shape": "cyclegan:shape",
+    "cyclegan-shape-third-party": "cyclegan:shape_third_party",
+    "cyclegan-shape-modality": "cyclegan:shape_modality",
+    "cyclegan-shape-small": "cyclegan:shape_small",
     "stargan": "stargan:stargan",
     "stargan-celeba": "stargan:celeba",
     "stargan-rafd": "stargan:rafd",
