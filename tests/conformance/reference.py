@@ -119,6 +119,10 @@ def codes(labels: list[Any], classes: int, dtype: torch.dtype) -> Tensor:
 
 def build(family: str, spec_of: dict[str, dict[str, Any]], shape: list[int], dtype: torch.dtype, **settings: Any) -> Any:
     """A method of ours with the listed networks ("G", "D"), sizes read from their entries; what is not listed is made small."""
+    if family == "cyclegan":
+        from . import cyclegan
+
+        return cyclegan.build(spec_of, shape, dtype, **settings)
     cls = methods.get(require_method(family))
     sizes = {role: {e["name"]: e["shape"] for e in net["state_dict"]} for role, net in spec_of.items()}
     channels, height, width = shape[1:]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from healmap.methods.base import REDUCE, amplitude_map
 
+from . import cyclegan
 from . import reference as ref
 
 pytestmark = pytest.mark.conformance
@@ -21,6 +22,8 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}  # of the largest magnitu
 
 
 def generator_outputs(family: str, method: Any, x: Tensor, label: list[list[float]] | None) -> dict[str, Tensor]:
+    if family == "cyclegan":
+        return cyclegan.network_output(method, "G", x)
     if family == "healthygan":
         raw, predicted = method.G(x), method.predict(x)
         return {
@@ -44,6 +47,8 @@ def generator_outputs(family: str, method: Any, x: Tensor, label: list[list[floa
 
 
 def critic_outputs(family: str, method: Any, x: Tensor) -> dict[str, Tensor]:
+    if family == "cyclegan":
+        return cyclegan.network_output(method, "D", x)
     source, logits = method.D(x)
     assert torch.equal(source, method.D.source(x))
     return {"out0": method.D.features(x), "out1": source} if logits.shape[1] == 0 else {"out0": source, "out1": logits}
