@@ -49,7 +49,8 @@ def losses(setup: dict[str, Any], nets: dict[str, Any], dtype: torch.dtype) -> C
     listed = ref.load_json("losses.json")
     found = {re.search(r"[GD]_[AB]$", name).group(): listed["nets"][name] for name in setup["nets"]}  # type: ignore[union-attr]
     weights = {k: float(setup[k]) for k in ("lambda_A", "lambda_B", "lambda_identity")}
-    method = build(found, setup["image"], dtype, **weights)
+    kind = "least-squares" if setup["gan"].startswith("least squares") else "log"
+    method = build(found, setup["image"], dtype, adversarial=kind, pool=50, **weights)
     x, y = (ref.image(listed["image_rule"], setup[f"image_seed_{s}"], setup["image"], dtype) for s in "AB")
     t = method.translate(x, y)
     g = method.generator_loss(x, y, t)
