@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     phantoms.add_argument("--seed", type=int, default=0)
 
     _add_train(commands)
+    _add_import(commands)
 
     predict = _add(commands, "predict", "score and heal images", "healmap predict run -i scans/ -o results", _predict)
     predict.add_argument("model", type=Path, metavar="RUN", help="a run folder")
@@ -84,6 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
         "-i", "--input", nargs="+", type=Path, required=True, metavar="PATH", help="files, folders or a labels.csv"
     )
     predict.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    predict.add_argument(
+        "--assume-diseased", action="store_true", help="va-gan: take every image as diseased, whatever a table says"
+    )
     predict.add_argument("--npy", action="store_true", help="write maps as .npy instead of 16-bit PNG")
     _add_apply(predict)
 
@@ -96,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", choices=("train", "val", "test"))
     evaluate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     evaluate.add_argument("--bootstrap", type=int, default=500, metavar="N", help="resamples of patients for the intervals")
+    evaluate.add_argument("--assume-diseased", action="store_true", help="va-gan: heal the healthy images as well")
     evaluate.add_argument("--no-baselines", action="store_true", help="leave the trivial baselines out")
     _add_apply(evaluate)
 
@@ -142,6 +147,34 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "--allow-leak", action="store_true", help="train although a patient or image is in two splits (goes into the report)"
     )
     train.add_argument("--quiet", action="store_true", help="no progress display")
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    load = _add(
+        commands, "import", "make a run from the weights that a published program saved",
+        "healmap import stargan 200000-G.ckpt --critic 200000-D.ckpt -o run", _import,
+    )  # fmt: skip
+    load.add_argument(
+        "program", metavar="PROGRAM", help="stargan, fixed-point-gan, healthygan, brainomaly, descargan or cyclegan"
+    )
+    load.add_argument("file", type=Path, metavar="FILE", help="the generator's weights; CycleGAN: of the one that heals")
+    load.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="the run folder, new or empty")
+    load.add_argument("--critic", type=Path, metavar="FILE", help="the critic's weights")
+    load.add_argument("--reverse", type=Path, metavar="FILE", help="CycleGAN: the generator of the other direction")
+    load.add_argument("--reverse-critic", type=Path, metavar="FILE", help="CycleGAN: the critic of the other direction")
+    load.add_argument("--size", type=int, help="working side length in pixels, where the files do not tell it")
+    load.add_argument("--domains", type=_names, default=(), metavar="A,B", help="classes in the program's order, healthy first")
+    load.add_argument(
+        "--attributes", type=_names, default=(), metavar="A,B,C", help="label planes of which any number may be on"
+    )
+    load.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="PATH=VALUE",
+        help="change settings by path: data.normalisation=percentile method.score=mean",
+    )  # fmt: skip
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _add_apply(parser: argparse.ArgumentParser) -> None:
@@ -202,10 +235,28 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _import(args: argparse.Namespace) -> int:
+    import json
+
+    from .. import api
+
+    run = api.import_weights(
+        args.program, args.file, args.output, critic=args.critic, reverse=args.reverse, reverse_critic=args.reverse_critic,
+        size=args.size, domains=args.domains, attributes=args.attributes, settings=args.set,
+    )  # fmt: skip
+    for note in json.loads((run / "manifest.json").read_text(encoding="utf-8"))["notes"]:
+        print(note)
+    print(f"run: {run}\nnext: healmap predict {run} -i IMAGES -o results")
+    return 0
+
+
 def _predict(args: argparse.Namespace) -> int:
     from .. import api
 
-    counts = api.predict(args.model, args.input, args.output, weights=args.weights, device=args.device, npy=args.npy)
+    counts = api.predict(
+        args.model, args.input, args.output, weights=args.weights, device=args.device, npy=args.npy,
+        assume_diseased=args.assume_diseased,
+    )  # fmt: skip
     print(f"{counts['done']} images scored, {counts['failed']} failed: {args.output}/scores.csv")
     return SOME_FAILED if counts["failed"] else 0
 
@@ -216,7 +267,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     metrics = api.evaluate(
         args.model, args.data, args.output, split=args.split, weights=args.weights, device=args.device,
-        bootstrap=args.bootstrap, baselines=not args.no_baselines,
+        bootstrap=args.bootstrap, baselines=not args.no_baselines, assume_diseased=args.assume_diseased,
     )  # fmt: skip
     listing.metrics(metrics)
     print(f"report: {args.output / 'report.html'}")

@@ -67,7 +67,7 @@ class Loader:
             raise UsageError(text, hint=f"use a multiple of {world}")
         self.dataset, self.needs, self.batch_size, self.seed, self.flip = dataset, needs, batch_size, seed, flip
         self.rank, self.world, self.workers = rank, world, workers
-        self.a, self.b, self._text = _pools(dataset, needs, seed, healthy_share)
+        self.a, self.b, self._text = pools(dataset, needs, seed, healthy_share)
         self._labels = dataset.labels() if needs is Needs.LABELLED else None
         self._masks = needs is Needs.SEGMENTED
         self._twins = Twins(dataset) if needs is Needs.PAIRED else None
@@ -168,8 +168,8 @@ class Loader:
         return torch.from_numpy(images)
 
 
-def _pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> tuple[Indices, Indices, str]:
-    """(set A, set B, in words)."""
+def pools(dataset: Dataset, needs: Needs, seed: int, healthy_share: float) -> tuple[Indices, Indices, str]:
+    """(set A, set B, in words): indices of the images that serve as what; ``Loader`` says how they are chosen."""
     items = dataset.items
     label = np.array([i.label for i in items])
     if dataset.config.domains and needs in (Needs.DISEASED_AND_HEALTHY, Needs.SEGMENTED):

@@ -17,11 +17,12 @@ import numpy as np
 
 from ..data.case import read_case
 from ..data.table import TABLE_NAME, read_table
-from ..errors import HealError, UsageError, WriteError
+from ..errors import CapabilityError, HealError, UsageError, WriteError
 from ..io.atomic import replacing, safe_cell
 from ..io.find import find_images
 from ..io.image import Image
 from ..io.write import write_map, write_png
+from ..types import DISEASED, UNKNOWN
 from .overlay import case_picture
 from .predictor import Predictor
 from .result import CaseResult
@@ -33,11 +34,13 @@ _DOUBLE = (".nii.gz",)
 
 @dataclass(frozen=True)
 class Source:
-    """One input. name: as it stands in scores.csv and, without suffix, below maps/ and the others. patient: as a table says."""
+    """One input. name: as it stands in scores.csv and, without suffix, below maps/ and the others. patient, label: as a table
+    says."""
 
     path: Path
     name: str
     patient: str = ""
+    label: str = UNKNOWN
 
 
 def sources(inputs: Path | str | Sequence[Path | str]) -> Iterator[Source]:
@@ -70,7 +73,7 @@ def _of(path: Path) -> Iterator[Source]:
     if path.is_file() and path.suffix.lower() == ".csv":
         table = read_table(path)
         for row in table.rows:
-            yield Source(table.file(row), row.path, row.patient_id)
+            yield Source(table.file(row), row.path, row.patient_id, row.label)
     elif path.is_dir() and (path / TABLE_NAME).is_file():
         yield from _of(path / TABLE_NAME)
     elif path.is_dir():
@@ -111,6 +114,7 @@ def predict_many(
     *,
     npy: bool = False,
     overlays: bool = True,
+    assume_diseased: bool = False,
     on_case: Any = None,
 ) -> dict[str, int]:
     """Predicts every input and writes below ``out``; returns ``{"done", "failed", "slices"}``.
@@ -119,13 +123,22 @@ def predict_many(
     ``maps/``: float, native size: NIfTI where the input's geometry is known and it is a volume, else 16-bit PNG with its scale
     in a JSON file, or ``.npy`` if ``npy``. ``healed/``: 8-bit PNG for 8-bit planes, else as maps. ``masks/``: PNG with 0 and
     255, NIfTI with 0 and 1. ``overlays/``: pictures with one colour scale for the set. Patients are named only where a label
-    table names them. on_case: called with (name, done so far) after each input.
+    table names them.
+    assume_diseased: a method that takes images known to be diseased only is given all of them. on_case: called with (name,
+    done so far) after each input.
 
     Raises:
         UsageError: no input. WriteError: the disk is full.
     """
     out, names = Path(out), Names()
     counts = {"done": 0, "failed": 0, "slices": 0}
+    choosy = type(predictor.method).class_at_inference and not assume_diseased
+    if choosy and not any(_is_table(Path(path)) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)):
+        raise UsageError(
+            f"{predictor.card.get('method', 'the method')} takes images known to be diseased only",
+            where="these inputs have no labels",
+            hint="give a labels.csv, of which the diseased rows are taken, or --assume-diseased to take all",
+        )
     todo = sources(inputs)
     first = next(todo)  # nothing is written when there is nothing to do
     form: Literal["auto", "npy"] = "npy" if npy else "auto"
@@ -135,7 +148,7 @@ def predict_many(
     ):
         table = csv.writer(file)
         table.writerow(COLUMNS)
-        for source, result in _results(predictor, chain([first], todo)):
+        for source, result in _results(predictor, chain([first], todo), choosy=choosy):
             if isinstance(result, CaseResult):
                 try:
                     _write(result, predictor, out, names.of(source.name), form, overlays)
@@ -153,7 +166,13 @@ def predict_many(
     return counts
 
 
-def _results(predictor: Predictor, todo: Iterator[Source]) -> Iterator[tuple[Source, CaseResult | HealError]]:
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == ".csv" or (path / TABLE_NAME).is_file()
+
+
+def _results(
+    predictor: Predictor, todo: Iterator[Source], *, choosy: bool = False
+) -> Iterator[tuple[Source, CaseResult | HealError]]:
     """In the order of the inputs. Planes wait for a batch; a volume, or an error, first lets the waiting ones through."""
     waiting: list[tuple[Source, Image]] = []
 
@@ -164,6 +183,8 @@ def _results(predictor: Predictor, todo: Iterator[Source]) -> Iterator[tuple[Sou
 
     for source in todo:
         try:
+            if choosy and source.label != DISEASED:
+                raise CapabilityError(f"{source.label}: the method takes images known to be diseased only", where=source.name)
             image = read_case(source.path)
             if not image.is_volume:
                 waiting.append((source, image))

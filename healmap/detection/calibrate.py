@@ -43,7 +43,10 @@ def save_calibration(predictor: Predictor, val: Dataset, run: Path, weights: str
 
 
 def find_thresholds(predictor: Predictor, val: Dataset, weights: str = "best") -> Thresholds:
-    """The thresholds without writing them."""
+    """The thresholds without writing them. A method that takes diseased images only is shown no other, and calls none."""
+    choosy = type(predictor.method).class_at_inference
+    if choosy:
+        val = val.subset([i for i, item in enumerate(val.items) if item.label == DISEASED])
     config, scores = predictor.detection, np.zeros(len(val))
     labels = [item.label for item in val.items]
     annotated, every = PixelTally(), PixelTally()
@@ -63,7 +66,9 @@ def find_thresholds(predictor: Predictor, val: Dataset, weights: str = "best") -
     pixel = _pixel_threshold(annotated.bins(), all_bins, masks, config)
     _, counts = all_bins.pooled()
     return Thresholds(
-        image=_image_threshold(labels, scores, config),
+        image=Threshold(how="no threshold: the method must know the class")
+        if choosy
+        else _image_threshold(labels, scores, config),
         pixel=pixel,
         scale=_scale(all_bins.values, counts, pixel.value),
         sweep=tuple(threshold_grid(all_bins.values, counts, extra=[pixel.value] if pixel.value else []).tolist()),

@@ -25,7 +25,9 @@ PERCENTILE = 99.0  # Fixed-Point GAN's released mask
 
 @dataclass(frozen=True)
 class Seen:
-    """One image. dice: of its mask at the validation threshold; None without a lesion, an annotation or a threshold."""
+    """One image. change, mse: of a healed image against the given one, see ``figures.healthy_figures``.
+
+    dice: of its mask at the validation threshold; None without a lesion, an annotation or a threshold."""
 
     key: str
     path: str
@@ -34,6 +36,7 @@ class Seen:
     label: str
     score: float
     change: float | None = None
+    mse: float | None = None
     dice: float | None = None
     lesion_pixels: int | None = None
 

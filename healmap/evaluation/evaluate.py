@@ -22,7 +22,7 @@ from . import figures as f
 from .baselines import ThumbnailBaseline, brightness, fit_intensity, fit_thumbnails
 from .collect import Collector, Detectors, Seen
 from .record import protocol, write_evaluation
-from .twins import against_twin, twin_figures
+from .twins import against_twin, stretched_distance, twin_figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,13 +41,15 @@ def evaluate_run(
     device: str = "auto",
     baselines: bool = True,
     bootstrap: int = 500,
+    assume_diseased: bool = False,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Figures of a run on the labelled images of ``split``; writes ``metrics.json``, ``scores.csv`` and the report's material.
 
     Thresholds come from the run's validation data; a run that was never calibrated is calibrated on the ``val`` split of the
     table, if it has one. Masks count at native size. Intervals: 95 %, percentiles of ``bootstrap`` resamples of patients.
-    on_progress: called with (done, in all, what).
+    A method that takes images known to be diseased only is shown the diseased images, unless ``assume_diseased`` shows it all,
+    which its authors do not foresee. on_progress: called with (done, in all, what).
 
     Returns:
         What ``metrics.json`` holds.
@@ -59,6 +61,12 @@ def evaluate_run(
     predictor = Predictor.load(run, weights, device)
     table = data if isinstance(data, Table) else read_table(data)
     sets, notes = _open(table, split, predictor)
+    if type(predictor.method).class_at_inference:
+        if assume_diseased:
+            notes.append("outside the method's contract: it takes diseased images only, and was shown healthy ones as well")
+        else:
+            sets[split] = _diseased_only(sets[split])
+            notes.append("the method takes images known to be diseased only: the healthy ones were not shown to it")
     test = sets[split]
     if predictor.thresholds.image.value is None and predictor.thresholds.pixel.value is None and "val" in sets:
         predictor.thresholds = save_calibration(predictor, sets["val"], run, weights)
@@ -92,6 +100,13 @@ def _open(table: Table, split: str, predictor: Predictor) -> tuple[dict[str, Dat
     return sets, notes
 
 
+def _diseased_only(dataset: Dataset) -> Dataset:
+    chosen = [i for i, item in enumerate(dataset.items) if item.label == DISEASED]
+    if not chosen:
+        raise UsageError("no image is labelled diseased, and the method takes no other", where=dataset.split or "")
+    return dataset.subset(chosen)
+
+
 def _detectors(predictor: Predictor, sets: Mapping[str, Dataset], split: str, baselines: bool) -> Detectors:
     thresholds, least = predictor.thresholds, predictor.detection.min_area
     method = Collector(thresholds.pixel.value, np.array(thresholds.sweep), least)
@@ -109,12 +124,13 @@ def _collect(predictor: Predictor, test: Dataset, detectors: Detectors, on_progr
         item, native = test.items[index], test.native(index)
         shape = native.plane.shape[:2]
         change = None if answer.healed is None else float(np.abs(image - answer.healed).mean() / 2)
-        seen = Seen(item.key, item.row.path, item.patient_id, item.slice, item.label, answer.score, change)
+        mse = None if answer.healed is None else stretched_distance(image, answer.healed)
+        seen = Seen(item.key, item.row.path, item.patient_id, item.slice, item.label, answer.score, change, mse)
         anomaly_map = None if answer.anomaly_map is None else native_map(answer.anomaly_map, shape, predictor.preprocessing)
         detectors.method.add(seen, anomaly_map, native.mask)
         if detectors.intensity is not None and detectors.intensity_baseline is not None:
             bright: NDArray[np.float32] = native_map(brightness(image), shape, predictor.preprocessing)
-            other = replace(seen, score=detectors.intensity_baseline.score(image), change=None)
+            other = replace(seen, score=detectors.intensity_baseline.score(image), change=None, mse=None)
             detectors.intensity.add(other, bright, native.mask)
         twin = None if answer.healed is None or item.label != DISEASED else against_twin(test, index, image, answer.healed)
         if twin is not None:
@@ -131,6 +147,7 @@ def _figures(predictor: Predictor, detectors: Detectors, bootstrap: int) -> dict
     localises = type(predictor.method).localises
     method: f.Tree = {
         "image": f.image_figures(detectors.method, draw, predictor.thresholds.image.value),
+        "patient": f.patient_figures(detectors.method, draw),
         "pixel": f.pixel_figures(detectors.method, draw, localises=localises),
         "lesion": f.lesion_figures(detectors.method, draw, localises=localises),
         "healthy": f.healthy_figures(detectors.method, draw, heals=type(predictor.method).heals),

@@ -18,6 +18,7 @@ from .collect import Collector
 
 Tree = dict[str, Any]  # nested: name -> Figure or Tree
 ONE_CLASS = "needs healthy and diseased images"
+ONE_PATIENT_CLASS = "needs patients without any diseased image, and others"
 NO_MASKS = "no diseased image is annotated"
 NO_MAP = "this detector gives no map"
 NO_PIXEL_THRESHOLD = "no pixel threshold: validation data are missing"
@@ -93,6 +94,21 @@ def image_figures(collected: Collector, draw: Resampler, threshold: float | None
     return tree
 
 
+def patient_figures(collected: Collector, draw: Resampler) -> Tree:
+    """``auroc`` and ``ap`` of patients, whose score is the mean over their images (Brainomaly), diseased if one image is."""
+    scores: dict[str, list[float]] = {}
+    diseased: dict[str, bool] = {}
+    for s in collected.labelled():
+        scores.setdefault(s.patient, []).append(s.score)
+        diseased[s.patient] = diseased.get(s.patient, False) or s.label == DISEASED
+    groups, truth = list(scores), np.array(list(diseased.values()), dtype=bool)
+    bins = exact_bins(groups, np.array([np.mean(v) for v in scores.values()]), truth)
+    tree = draw.bins(bins, {"auroc": curves.auroc, "ap": curves.average_precision}, len(groups), ONE_PATIENT_CLASS)
+    if not (truth.any() and not truth.all()):
+        tree["ap"] = Figure(None, None, len(groups), ONE_PATIENT_CLASS)
+    return tree
+
+
 def pixel_figures(collected: Collector, draw: Resampler, *, localises: bool = True) -> Tree:
     """Pooled over all annotated images, and the mean over the images that hold a lesion (``*_per_slice``).
 
@@ -162,11 +178,15 @@ def lesion_figures(collected: Collector, draw: Resampler, *, localises: bool = T
 
 
 def healthy_figures(collected: Collector, draw: Resampler, *, heals: bool = True) -> Tree:
-    """``change``: mean of |image - healed| / 2 over healthy images, as a share of the full range. Less is better."""
+    """``change``: mean of |image - healed| / 2 over healthy images, as a share of the full range. ``mse``: DeScarGAN's
+    MSE(r_h, a_h), of image and healed image each stretched to [-1, 1]. Less is better."""
     healthy = [s for s in collected.seen if s.label == HEALTHY and s.change is not None]
-    parts = _per_patient([s.patient for s in healthy], np.array([s.change for s in healthy]), np.ones(len(healthy)))
+    patients, ones = [s.patient for s in healthy], np.ones(len(healthy))
     reason = "no healthy image" if heals else "this method does not heal"
-    return {"change": draw.ratio(parts, len(healthy), reason)}
+    return {
+        "change": draw.ratio(_per_patient(patients, np.array([s.change for s in healthy]), ones), len(healthy), reason),
+        "mse": draw.ratio(_per_patient(patients, np.array([s.mse for s in healthy]), ones), len(healthy), reason),
+    }
 
 
 def paper_figures(collected: Collector, draw: Resampler) -> Tree:

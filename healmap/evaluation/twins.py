@@ -58,6 +58,11 @@ def against_twin(dataset: Dataset, index: int, image: NDArray[np.float32], heale
     )
 
 
+def stretched_distance(image: NDArray[np.float32], healed: NDArray[np.float32]) -> float:
+    """Mean squared distance of two images (C, S, S), each first stretched to [-1, 1] by its own extremes."""
+    return float(np.mean((min_max(image.mean(axis=0)) - min_max(healed.mean(axis=0))) ** 2))
+
+
 def twin_figures(twins: list[Twin], draw: Resampler) -> Tree:
     """Means over the images that have a twin; empty without any."""
     tree: Tree = {}

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from .progress import Progress
 
 PICTURES_OF_EACH = 4
+_MEASURES = {
+    "val.auroc": "AUROC (to three decimals, then pixel AP)",
+    "val.aucp": "AUCp (known healthy against mixed images, no diseased label used)",
+}
 
 
 def train_run(
@@ -160,10 +164,16 @@ class _Run:
                 batch_size=batch,
                 device=loop.fabric.device,
                 precision=self._precision,
+                rule=experiment.training.select,
+                healthy_share=experiment.data.healthy_share,
+                seed=experiment.training.seed,
+                diseased_only=type(loop.method).class_at_inference,
             )
         )
         self.shown = val if val is not None else train
-        self.columns = [i for group in by_label(self.shown) for i in spread(group, PICTURES_OF_EACH)]
+        healthy, diseased = by_label(self.shown)
+        shown = [diseased] if type(loop.method).class_at_inference else [healthy, diseased]
+        self.columns = [i for group in shown for i in spread(group, PICTURES_OF_EACH)]
 
     def _precision(self) -> AbstractContextManager[None]:
         return autocast(self.loop.fabric)
@@ -224,10 +234,16 @@ class _Run:
             self.figures, rank = self.validator.figures(self.loop.method, everything=final)
         self._pictures(step)
         # Without a rank the last weights are the best; pairs compare AUROC first.
-        if rank is not None and (not self.best or list(rank) >= self.best["rank"]):
+        if rank is not None and self._beats(rank):
             self.best = {"step": step, "figures": dict(self.figures), "rank": list(rank)}
             self._weights("best", step)
         return self.figures
+
+    def _beats(self, rank: tuple[float, float]) -> bool:
+        if not self.best:
+            return True
+        before = tuple(self.best["rank"])
+        return rank > before or (rank == before and not (self.validator is not None and self.validator.first_of_equals))
 
     def save(self, state: dict[str, Any], *, step: int) -> None:
         with self.loop.average.applied():
@@ -242,7 +258,9 @@ class _Run:
 
     def _weights(self, name: str, step: int) -> None:
         """The method's weights as they are now; callers apply the averages."""
-        rule = "highest AUROC (to three decimals, then pixel AP) on the validation sample" if self.best else "last weights"
+        rule = "last weights"
+        if self.best and self.validator is not None:
+            rule = f"highest {_MEASURES[self.validator.name]} on the validation sample"
         weights.save(self.loop.method, self.out / "weights" / f"{name}.safetensors", {
             "name": name, "recipe": self.experiment.recipe, "step": step, "averaged": bool(self.loop.average),
             "chosen": "last weights" if name == "last" else rule, "figures": self.figures,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor
 from ..methods.base import Method
 from ..metrics.bins import PixelTally
 from ..metrics.curves import average_precision
-from ..metrics.image_level import auroc
-from ..types import DISEASED, HEALTHY
+from ..metrics.image_level import aucp, auroc
+from ..types import DISEASED, HEALTHY, UNKNOWN, Needs
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
+Rule = Literal["auto", "auroc", "aucp"]
+_TRUTH = {HEALTHY: 0, DISEASED: 1, UNKNOWN: None}
 LEAST_OF_EACH = 10  # fewer images of a class make an AUROC too coarse to choose weights by
 
 
@@ -37,11 +39,29 @@ def by_label(dataset: Dataset) -> tuple[list[int], list[int]]:
     return [i for i, v in enumerate(labels) if v == HEALTHY], [i for i, v in enumerate(labels) if v == DISEASED]
 
 
-def choose(dataset: Dataset, limit: int) -> list[int]:
-    """At most ``limit`` labelled images, half of each class where both suffice, evenly over the table: fixed for a run."""
+def choose(first: Sequence[int], second: Sequence[int], limit: int) -> list[int]:
+    """At most ``limit`` indices, half of each group where both suffice, evenly over their order: fixed for a run."""
+    from_second = min(len(second), max(limit // 2, limit - len(first)))
+    return sorted(spread(first, limit - from_second) + spread(second, from_second))
+
+
+def groups(dataset: Dataset, rule: Rule, *, healthy_share: float = 0.5, seed: int = 0) -> tuple[list[int], list[int], bool]:
+    """(healthy images, the others, by AUCp): what the scores must tell apart for weights to be good.
+
+    By AUROC the others are the diseased images. By AUCp (Rahman Siddiquee et al. 2026) they are the mixed set, and the first
+    group the set known to be healthy, both as training would form them from the validation images.
+
+    Raises:
+        UsageError: AUCp is asked for and the validation images do not hold both sets.
+    """
+    from ..data.loader import pools
+
     healthy, diseased = by_label(dataset)
-    from_diseased = min(len(diseased), max(limit // 2, limit - len(healthy)))
-    return sorted(spread(healthy, limit - from_diseased) + spread(diseased, from_diseased))
+    unknown = [i for i, item in enumerate(dataset.items) if item.label == UNKNOWN]
+    if rule == "aucp" or (rule == "auto" and healthy and unknown and not diseased):
+        mixed, known, _ = pools(dataset, Needs.MIXED_AND_HEALTHY, seed, healthy_share)
+        return known.tolist(), mixed.tolist(), True
+    return healthy, diseased, False
 
 
 class Validator:
@@ -55,26 +75,38 @@ class Validator:
         batch_size: int,
         device: torch.device,
         precision: Callable[[], AbstractContextManager[None]],
+        rule: Rule = "auto",
+        healthy_share: float = 0.5,
+        seed: int = 0,
+        diseased_only: bool = False,
     ) -> None:
         self.dataset, self.batch_size, self.device, self.precision = dataset, batch_size, device, precision
-        self.sample = choose(dataset, limit)
-        everything = choose(dataset, len(dataset))
-        self.rest = sorted(set(everything) - set(self.sample))
-        labels = [dataset.items[i].label for i in self.sample]
-        self.ranks = min(labels.count(HEALTHY), labels.count(DISEASED)) >= LEAST_OF_EACH
+        first, second, by_aucp = groups(dataset, rule, healthy_share=healthy_share, seed=seed)
+        if diseased_only:  # the method takes no other: nothing to tell apart, the maps alone are measured
+            first = []
+        self.name = "val.aucp" if by_aucp else "val.auroc"
+        self.pseudo = dict.fromkeys(first, 0) | dict.fromkeys(second, 1) if by_aucp else {}
+        self.sample = choose(first, second, limit)
+        self.rest = sorted({*first, *second} - set(self.sample))
+        from_first = len(set(first) & set(self.sample))
+        # Domains that are not health, such as two modalities, are not told apart by an anomaly score.
+        self.ranks = min(from_first, len(self.sample) - from_first) >= LEAST_OF_EACH and not dataset.config.domains
+        self.first_of_equals = by_aucp  # as AUCp's authors choose; by AUROC the longer trained weights win
 
     @torch.no_grad()
     def figures(self, method: Method, *, everything: bool = False) -> tuple[dict[str, float], tuple[float, float] | None]:
-        """Figures by name, and (AUROC, pixel AP) on the fixed sample: the rank of these weights, None where there is none.
+        """Figures by name, and (AUROC or AUCp, pixel AP) on the fixed sample: the rank of these weights, None if there is none.
 
         ``everything`` adds the images beyond the sample to the figures, not to the rank, which stays comparable.
         """
-        tally = _Tally()
+        tally = _Tally(self.pseudo)
         self._run(method, self.sample, tally)
         figures = tally.figures()
         # A broken score makes the AUROC NaN: such weights have no rank.
-        ranked = self.ranks and math.isfinite(figures["val.auroc"])
-        rank = (round(figures["val.auroc"], 3), figures.get("val.pixel_ap", 0.0)) if ranked else None
+        ranked = self.ranks and math.isfinite(figures.get(self.name, math.nan))
+        # Masks and labels stay out of a choice that is to do without them.
+        second = 0.0 if self.pseudo else figures.get("val.pixel_ap", 0.0)
+        rank = (round(figures[self.name], 3), second) if ranked else None
         if everything and self.rest:
             self._run(method, self.rest, tally)
             figures = tally.figures()
@@ -90,34 +122,43 @@ class Validator:
 
 
 class _Tally:
-    def __init__(self) -> None:
-        self.truth: list[int] = []
+    """pseudo: 0 for images known to be healthy, 1 for those of the mixed set, by index; empty without AUCp."""
+
+    def __init__(self, pseudo: Mapping[int, int]) -> None:
+        self.pseudo = pseudo
+        self.truth: list[int | None] = []  # None: unknown
+        self.sets: list[int] = []
         self.scores: list[float] = []
         self.change: list[float] = []
         self.pixels = PixelTally()
         self.annotated = 0
 
     def add(self, dataset: Dataset, chosen: list[int], image: Tensor, prediction: Any) -> None:
-        truth = [int(dataset.items[i].label == DISEASED) for i in chosen]
+        truth = [_TRUTH[dataset.items[i].label] for i in chosen]
         self.truth += truth
+        self.sets += [self.pseudo[i] for i in chosen if self.pseudo]
         self.scores += prediction.score.float().cpu().tolist()
         if prediction.healed is not None:
             change = (image.float() - prediction.healed.float()).abs().flatten(1).mean(1).cpu().tolist()
-            self.change += [c for c, t in zip(change, truth, strict=True) if not t]
+            self.change += [c for c, t in zip(change, truth, strict=True) if t == 0]
         if prediction.anomaly_map is not None:
             maps = prediction.anomaly_map.float().cpu().numpy()[:, 0]
             for i, single, diseased in zip(chosen, maps, truth, strict=True):
                 mask = dataset.mask(i)
                 if mask is not None and np.isfinite(single).all():
-                    self.annotated += diseased
+                    self.annotated += diseased == 1
                     self.pixels.add("", single, mask)
 
     def figures(self) -> dict[str, float]:
-        """AUROC and pixel AP where both classes (with masks) are there; NaN scores make an AUROC of NaN."""
+        """AUROC, AUCp and pixel AP where both classes (with masks) are there; NaN scores make a figure of NaN."""
         found: dict[str, float] = {}
-        if 0 < sum(self.truth) < len(self.truth):
-            sound = bool(np.isfinite(self.scores).all())
-            found["val.auroc"] = auroc(self.truth, self.scores) if sound else float("nan")
+        sound = bool(np.isfinite(self.scores).all())
+        known = [(t, s) for t, s in zip(self.truth, self.scores, strict=True) if t is not None]
+        if {t for t, _ in known} == {0, 1}:
+            found["val.auroc"] = auroc([t for t, _ in known], [s for _, s in known]) if sound else float("nan")
+        if self.sets:
+            scores, mixed = np.array(self.scores), np.array(self.sets, bool)
+            found["val.aucp"] = aucp(scores[~mixed], scores[mixed]) if sound else float("nan")
         if self.change:
             found["val.change"] = float(np.mean(self.change))
         if self.annotated:

@@ -140,3 +140,21 @@ def test_sources_keep_the_order_given(tmp_path: Path) -> None:
         Pil.fromarray(plane()).save(tmp_path / name)
     assert [s.name for s in sources(tmp_path)] == ["a.png", "b.png"]
     assert [s.name for s in sources([tmp_path / "b.png", tmp_path / "a.png"])] == ["b.png", "a.png"]
+
+
+def test_a_method_that_needs_the_class(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(predictor.method), "class_at_inference", True)
+    folder = tmp_path / "in"
+    for label in ("healthy", "diseased"):
+        (folder / label).mkdir(parents=True)
+        Pil.fromarray(plane(len(label))).save(folder / label / "a.png")
+    (folder / "labels.csv").write_text("path,label\nhealthy/a.png,healthy\ndiseased/a.png,diseased\n")
+    with pytest.raises(UsageError, match="known to be diseased") as refused:
+        predict_many(predictor, folder / "diseased", tmp_path / "no")
+    assert "--assume-diseased" in refused.value.hint
+    assert not (tmp_path / "no").exists()
+    assert predict_many(predictor, folder, tmp_path / "out") == {"done": 1, "failed": 1, "slices": 0}
+    healthy, diseased = rows_of(tmp_path / "out")
+    assert "known to be diseased" in healthy["error"]
+    assert diseased["score"]
+    assert predict_many(predictor, folder, tmp_path / "all", assume_diseased=True)["done"] == 2

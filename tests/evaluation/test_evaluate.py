@@ -183,3 +183,32 @@ def test_healing_is_measured_against_known_twins(run: Path, tmp_path: Path) -> N
     assert twin_tree["mse_untouched"]["value"] == pytest.approx(144 / 48**2 * (100.5 / 127.5) ** 2, rel=0.02)
     assert twin_tree["mse_difference"]["value"] < 1e-3
     assert twin_tree["ssim_difference"]["value"] > 0.99
+
+
+def test_patients_are_scored_by_the_mean_of_their_images(run: Path, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    tree = evaluate_run(run, data, "test", tmp_path / "out", bootstrap=50)
+    with open(tmp_path / "out" / "scores.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    scores: dict[str, list[float]] = {}
+    for row in table:
+        scores.setdefault(row["patient"], []).append(float(row["score"]))
+    truth = [int(patient[-1]) % 2 for patient in scores]
+    expected = roc_auc_score(truth, [np.mean(v) for v in scores.values()])
+    assert tree["patient"]["auroc"]["value"] == pytest.approx(expected)
+    assert tree["patient"]["auroc"]["n"] == 6
+
+
+def test_a_method_that_needs_the_class_sees_diseased_images_only(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_data(tmp_path / "data")
+    monkeypatch.setattr(type(Predictor.load(run).method), "class_at_inference", True)
+    tree = evaluate_run(run, data, "test", tmp_path / "out", bootstrap=20)
+    assert tree["image"]["auroc"]["value"] is None
+    assert tree["pixel"]["dice_best"]["value"] is not None
+    assert tree["protocol"]["evaluated"]["images"] == 6
+    assert any("known to be diseased" in note for note in tree["protocol"]["notes"])
+    every = evaluate_run(run, data, "test", tmp_path / "every", bootstrap=20, assume_diseased=True)
+    assert every["image"]["auroc"]["value"] is not None
+    assert any("outside the method's contract" in note for note in every["protocol"]["notes"])

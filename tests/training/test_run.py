@@ -19,10 +19,10 @@ from PIL import Image
 from healmap.errors import ConfigError, MissingDependencyError, UsageError
 from healmap.methods import weights
 from healmap.recipes.saved import load_experiment
-from healmap.training import loop, run, train_run
+from healmap.training import loop, run, train_run, validate
 from healmap.training.device import choose_device, choose_precision, cpu_has_bf16
 from healmap.training.progress import Lines, duration
-from healmap.training.validate import choose, spread
+from healmap.training.validate import choose, groups, spread
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -282,9 +282,41 @@ def test_devices_and_precisions() -> None:
 def test_validation_images_are_chosen_evenly() -> None:
     labels = ["healthy"] * 30 + ["diseased"] * 10 + ["unknown"] * 5
     dataset = SimpleNamespace(items=[SimpleNamespace(label=label) for label in labels])
+    healthy, diseased, by_aucp = groups(dataset, "auroc")  # type: ignore[arg-type]
+    assert not by_aucp
     for limit, counts in ((100, (30, 10)), (30, (20, 10)), (12, (6, 6)), (1, (1, 0))):
-        chosen = choose(dataset, limit)  # type: ignore[arg-type]
+        chosen = choose(healthy, diseased, limit)
         found = tuple(sum(labels[i] == label for i in chosen) for label in ("healthy", "diseased"))
         assert found == counts
         assert len(chosen) == len(set(chosen))
     assert spread(range(100), 3) == [0, 50, 99]
+
+
+def test_weights_chosen_by_aucp_need_no_diseased_label(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate, "LEAST_OF_EACH", 1)  # the toy set is small
+    hidden = toys.toy("healthygan", data, steps=12, sample_every=4, select="aucp", validation_limit=400)
+    table = rows(train_run(hidden.experiment, hidden.train, hidden.val, tmp_path / "run", quiet=True))
+    seen = {int(r["step"]): float(r["val.aucp"]) for r in table if r["val.aucp"]}
+    assert sorted(seen) == [4, 8, 12]
+    card = json.loads((tmp_path / "run/weights/best.json").read_text())
+    assert "AUCp" in card["chosen"]
+    best = max(round(v, 3) for v in seen.values())
+    assert card["step"] == min(step for step, v in seen.items() if round(v, 3) == best), "the first of equals"
+
+
+def test_aucp_where_validation_images_are_healthy_or_unknown() -> None:
+    labels = ["healthy"] * 12 + ["unknown"] * 14
+    items = [SimpleNamespace(label=label, patient_id=str(i)) for i, label in enumerate(labels)]
+    dataset = SimpleNamespace(items=items, config=SimpleNamespace(domains=()))
+    known, mixed, by_aucp = groups(dataset, "auto")  # type: ignore[arg-type]
+    assert by_aucp
+    assert known == list(range(12))
+    assert mixed == list(range(12, 26))
+
+
+def test_aucp_without_a_mixed_set_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    toy = toys.toy("restoration", data, steps=2, select="aucp")
+    healthy = toy.val.subset([i for i, item in enumerate(toy.val.items) if item.label == "healthy"])
+    with pytest.raises(UsageError, match="no diseased image"):
+        train_run(toy.experiment, toy.train, healthy, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "log.csv").exists()
