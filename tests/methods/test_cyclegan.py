@@ -240,12 +240,16 @@ def test_a_distortion_that_the_way_back_undoes_costs_the_shape_term_alone():
     assert moved_shape == pytest.approx(2 * 10 * 64 / 1024, rel=0.01)  # 10 for each of the 64 pixels that are marked wrongly
 
 
-def test_shape_terms_reach_the_generator_of_their_direction():
-    method = build(CycleGANShape)
+def test_shape_terms_are_the_equations_and_reach_the_generator_of_their_direction():
+    method = build(CycleGANShape, gamma=0.7)
     for s in SEGMENTERS:  # their last layers start at zero
         torch.nn.init.normal_(getattr(method, s).last.weight)
     b = batch_of(method)
-    losses = method.shape_loss(method.translate(b.image, b.healthy), b.mask, b.healthy_mask)
+    t = method.translate(b.image, b.healthy)
+    losses = method.shape_loss(t, b.mask, b.healthy_mask)
+    s_y, s_x = (getattr(method, s) for s in SEGMENTERS)
+    torch.testing.assert_close(losses["shape_healthy"], 0.7 * F.cross_entropy(s_y(t.y_of_x), b.mask))
+    torch.testing.assert_close(losses["shape_diseased"], 0.7 * F.cross_entropy(s_x(t.x_of_y), b.healthy_mask))
     for term, reached in (("shape_healthy", "to_healthy"), ("shape_diseased", "to_diseased")):
         for name in GENERATORS:
             found = torch.autograd.grad(
