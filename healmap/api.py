@@ -133,6 +133,17 @@ def predict(
     return predict_many(Predictor.load(Path(run), weights=weights, device=device), inputs, Path(out), **options)
 
 
+def translate(
+    run: Path | str, inputs: Path | str | Sequence[Path | str], out: Path | str, to: Sequence[str], *, weights: str = "best",
+    device: str = "auto", **options: Any,
+) -> Mapping[str, Any]:  # fmt: skip
+    """Bring images into the domain (or attributes) ``to``; see :func:`healmap.detection.translate.translate_many`."""
+    from .detection.predictor import Predictor
+    from .detection.translate import translate_many
+
+    return translate_many(Predictor.load(Path(run), weights=weights, device=device), inputs, Path(out), to, **options)
+
+
 def evaluate(
     run: Path | str, data: Path | str | Table, out: Path | str, *, split: str = "test", weights: str = "best", **options: Any
 ) -> Mapping[str, Any]:
@@ -146,8 +157,60 @@ def evaluate(
     return metrics
 
 
-def make_phantoms(out: Path | str, *, patients: int = 60, size: int = 64, seed: int = 0) -> Table:
+def import_weights(
+    program: str,
+    file: Path | str,
+    out: Path | str,
+    *,
+    critic: Path | str | None = None,
+    reverse: Path | str | None = None,
+    reverse_critic: Path | str | None = None,
+    **options: Any,
+) -> Path:
+    """A run folder from the weights of a published program; see :func:`healmap.training.imported.import_run`.
+
+    Args:
+        program: stargan, fixed-point-gan, healthygan, brainomaly, descargan or cyclegan.
+        file: what the program saved of its generator; CycleGAN: of the one that heals.
+        out: the run folder, new or empty.
+        critic, reverse, reverse_critic: further files of the same training; the latter two: CycleGAN's other direction.
+        options: ``size``, ``domains``, ``attributes``, ``settings``.
+
+    Returns:
+        The run folder.
+    """
+    from . import recipes
+    from .methods import published
+    from .methods.published import Role
+    from .training.imported import import_run
+
+    published.get(program)
+    given: dict[Role, Path | str | None] = {
+        "generator": file, "critic": critic, "reverse": reverse, "reverse-critic": reverse_critic,
+    }  # fmt: skip
+    files = {role: Path(path) for role, path in given.items() if path is not None}
+    return import_run(recipes.get(program), files, Path(out), **options)
+
+
+def make_phantoms(out: Path | str, *, patients: int = 60, size: int = 64, seed: int = 0, pairs: bool = True) -> Table:
     """Write brain-like phantom slices with soft lesions, masks and healthy twins; see :mod:`healmap.data.phantoms`."""
     from .data.phantoms import make_phantoms as make
 
-    return make(Path(out), patients=patients, size=size, seed=seed)
+    return make(Path(out), patients=patients, size=size, seed=seed, pairs=pairs)
+
+
+def make_ellipses(
+    out: Path | str,
+    *,
+    train: int = 2000,
+    val: int = 200,
+    test: int = 200,
+    size: int = 256,
+    seed: int = 0,
+    variant: str = "fair",
+    pairs: bool = False,
+) -> Table:
+    """Write DeScarGAN's ellipses, with twins, signed truth and masks; see :func:`healmap.data.ellipses.make_ellipses`."""
+    from .data.ellipses import make_ellipses as make
+
+    return make(out, train=train, val=val, test=test, size=size, seed=seed, variant=variant, pairs=pairs)

@@ -75,6 +75,23 @@ def build_parser() -> argparse.ArgumentParser:
     phantoms.add_argument("--patients", type=int, default=60)
     phantoms.add_argument("--size", type=int, default=64, help="side length in pixels")
     phantoms.add_argument("--seed", type=int, default=0)
+    phantoms.add_argument(
+        "--pairs", action=argparse.BooleanOptionalAction, default=True, help="keep the twins of diseased training images too"
+    )
+    ellipses = _add(
+        make, "ellipses", "DeScarGAN's ellipses, with masks, signed truth and healthy twins",
+        "healmap data make ellipses out --train 2000 --val 200 --test 200 --size 256 --seed 0", _data_make_ellipses,
+    )  # fmt: skip
+    ellipses.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    for split, count in (("train", 2000), ("val", 200), ("test", 200)):
+        ellipses.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"images of either class ({count})")
+    ellipses.add_argument("--size", type=int, default=256, help="side length in pixels (256)")
+    ellipses.add_argument("--seed", type=int, default=0)
+    ellipses.add_argument(
+        "--variant", default="fair", choices=("fair", "published"),
+        help="fair (default): only the anomaly tells the classes apart; published: as the released script makes them",
+    )  # fmt: skip
+    ellipses.add_argument("--pairs", action="store_true", help="keep the twins of diseased training images too (pix2pix)")
 
     _add_train(commands)
     _add_import(commands)
@@ -90,6 +107,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--npy", action="store_true", help="write maps as .npy instead of 16-bit PNG")
     _add_apply(predict)
+
+    translate = _add(
+        commands, "translate", "bring images into another domain: a class, an attribute, a modality",
+        "healmap translate run --to black_hair,male -i faces/ -o results", _translate,
+    )  # fmt: skip
+    translate.add_argument("model", type=Path, metavar="RUN", help="a run folder")
+    translate.add_argument(
+        "--to", type=_names, required=True, metavar="NAME", help="a domain, or the attributes that shall hold"
+    )
+    translate.add_argument("-i", "--input", nargs="+", type=Path, required=True, metavar="PATH")
+    translate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    translate.add_argument("--npy", action="store_true", help="write .npy instead of pictures")
+    translate.add_argument("--assume-diseased", action="store_true", help="va-gan: take every image as diseased")
+    _add_apply(translate)
 
     evaluate = _add(
         commands, "evaluate", "figures with intervals, baselines and a report",
@@ -217,8 +248,19 @@ def _data_split(args: argparse.Namespace) -> int:
 def _data_make_phantoms(args: argparse.Namespace) -> int:
     from ..api import make_phantoms
 
-    table = make_phantoms(args.out, patients=args.patients, size=args.size, seed=args.seed)
+    table = make_phantoms(args.out, patients=args.patients, size=args.size, seed=args.seed, pairs=args.pairs)
     print(f"{len(table.rows)} images of {args.patients} patients in {args.out} (labels.csv, images/, masks/)")
+    return 0
+
+
+def _data_make_ellipses(args: argparse.Namespace) -> int:
+    from ..api import make_ellipses
+
+    table = make_ellipses(
+        args.out, train=args.train, val=args.val, test=args.test, size=args.size, seed=args.seed, variant=args.variant,
+        pairs=args.pairs,
+    )  # fmt: skip
+    print(f"{len(table.rows)} images in {args.out} (labels.csv, images/, twins/, truth/, masks/, dataset.json)")
     return 0
 
 
@@ -258,6 +300,17 @@ def _predict(args: argparse.Namespace) -> int:
         assume_diseased=args.assume_diseased,
     )  # fmt: skip
     print(f"{counts['done']} images scored, {counts['failed']} failed: {args.output}/scores.csv")
+    return SOME_FAILED if counts["failed"] else 0
+
+
+def _translate(args: argparse.Namespace) -> int:
+    from .. import api
+
+    counts = api.translate(
+        args.model, args.input, args.output, args.to, weights=args.weights, device=args.device, npy=args.npy,
+        assume_diseased=args.assume_diseased,
+    )  # fmt: skip
+    print(f"{counts['done']} images translated, {counts['failed']} failed: {args.output}/translations.csv, grid.png")
     return SOME_FAILED if counts["failed"] else 0
 
 

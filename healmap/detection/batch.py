@@ -230,7 +230,7 @@ def _write(
     if result.anomaly_map is not None:
         write_map(out / "maps" / name, result.anomaly_map, image, form=form)
     if result.healed is not None:
-        _write_healed(result.healed, image, out / "healed" / name, form)
+        write_picture(result.healed, image, out / "healed" / name, npy=form == "npy")
     if result.mask is not None:
         if image.is_volume:
             write_map(out / "masks" / name, result.mask, image)
@@ -240,14 +240,15 @@ def _write(
         write_png(_png(out / "overlays" / name), case_picture(result, predictor))
 
 
-def _write_healed(healed: Any, image: Image, path: Path, form: Literal["auto", "npy"]) -> None:
-    if image.array.dtype == np.uint8 and not image.is_volume and form == "auto":
-        write_png(_png(path), np.rint(healed.clip(0, 255)).astype(np.uint8))
-    elif healed.shape == image.shape:
-        write_map(path, healed, image, form=form)
-    else:  # colour of more than 8 bits, or a colour volume: no common picture format holds it
-        grid = Image(healed, "array", slice_axis=image.slice_axis)
-        write_map(path, healed, grid, form="npy")
+def write_picture(picture: Any, image: Image, path: Path, *, npy: bool = False) -> Path:
+    """An image in the units of ``image``, on its grid, as a file whose suffix is chosen here: 8-bit PNG for 8-bit planes, else
+    as maps are written. Returns the file."""
+    if image.array.dtype == np.uint8 and not image.is_volume and not npy:
+        return write_png(_png(path), np.rint(picture.clip(0, 255)).astype(np.uint8))
+    if picture.shape == image.shape:
+        return write_map(path, picture, image, form="npy" if npy else "auto")
+    # Colour of more than 8 bits, or a colour volume: no common picture format holds it.
+    return write_map(path, picture, Image(picture, "array", slice_axis=image.slice_axis), form="npy")
 
 
 def _png(path: Path) -> Path:
