@@ -11,7 +11,7 @@ import shutil
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +50,10 @@ def names_of(fixture: str) -> set[str]:
     return {e["name"] for e in networks.NETWORKS[fixture]["state_dict"]}
 
 
-def planes(fixture: str) -> int:
-    label = networks.NETWORKS[fixture]["inputs"]["label"]
-    return len(label[0]) if isinstance(label, list) else 0
+def planes(generator: str) -> int:
+    net = networks.NETWORKS[generator]
+    first = next(e["shape"] for e in net["state_dict"] if len(e["shape"]) == 4)
+    return first[1] - net["inputs"]["image"][1] if ref.family_and_role(generator)[0] in ref.LABELLED else 0
 
 
 def critic_for(generator: str) -> str | None:
@@ -104,7 +105,8 @@ def test_imported_weights_give_the_outputs_of_the_program(generator: str, folder
     file = save(generator, folder / "200000-G.ckpt", prefix)
     options: dict[str, Any] = {"size": networks.NETWORKS[generator]["inputs"]["image"][2]}
     if critic is None:
-        options["settings"] = ["method.critic_width=1"]  # an untrained one need not be large
+        has = {field.name for field in fields(methods.get(program).Config)}
+        options["settings"] = [f"method.{n}=1" for n in ("critic_width", "critic_layers") if n in has]  # need not be large
     else:
         options["critic"] = save(critic, folder / "200000-D.ckpt", prefix)
         if names_of(critic) & {"conv2.weight", "linearclass.1.weight"}:
@@ -268,6 +270,16 @@ def test_domains_by_label_planes(count: int, options: dict[str, Any], domains: D
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(method.translate_to(x, label), method.predict(x).healed)  # type: ignore[arg-type]
+
+
+def test_a_file_that_may_be_of_another_program_is_noted(tmp_path: Path) -> None:
+    source = toy("brainomaly", pool=0)
+    colour = type(source)(source.config, replace(source.spec, channels=3))
+    torch.save(saved_state(colour.G), tmp_path / "G.ckpt")  # type: ignore[arg-type]
+    method, _ = imported("stargan", {"generator": tmp_path / "G.ckpt"}, tmp_path / "run", **SMALL)
+    assert (method.spec.channels, method.planes) == (1, 2), "three channels in, one out: nothing in the shapes forbids it"
+    notes = json.loads((tmp_path / "run" / "manifest.json").read_text())["notes"]
+    assert any("of 3 channels, this file of 1: make sure that it is of stargan" in note for note in notes)
 
 
 def test_the_critic_tells_the_image_size(tmp_path: Path) -> None:
