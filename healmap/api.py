@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .config import override
 from .errors import ConfigError, UsageError
@@ -207,7 +207,7 @@ def make_ellipses(
     test: int = 200,
     size: int = 256,
     seed: int = 0,
-    variant: str = "fair",
+    variant: Literal["fair", "published"] = "fair",
     pairs: bool = False,
 ) -> Table:
     """Write DeScarGAN's ellipses, with twins, signed truth and masks; see :func:`healmap.data.ellipses.make_ellipses`."""

@@ -83,8 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
         "healmap data make ellipses out --train 2000 --val 200 --test 200 --size 256 --seed 0", _data_make_ellipses,
     )  # fmt: skip
     ellipses.add_argument("out", type=Path, metavar="OUT", help="a new folder")
-    for split, count in (("train", 2000), ("val", 200), ("test", 200)):
-        ellipses.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"images of either class ({count})")
+    for part, count in (("train", 2000), ("val", 200), ("test", 200)):
+        ellipses.add_argument(f"--{part}", type=int, default=count, metavar="N", help=f"images of either class ({count})")
     ellipses.add_argument("--size", type=int, default=256, help="side length in pixels (256)")
     ellipses.add_argument("--seed", type=int, default=0)
     ellipses.add_argument(
