@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,13 @@ def make_phantoms(
     seed: int = 0,
     slices: tuple[int, int] = (6, 8),
     look: Look | None = None,
+    pairs: bool = True,
 ) -> Table:
     """Writes ``labels.csv``, ``images/``, ``masks/``, ``twins/`` and ``README.md`` to ``out``; equal arguments, equal bytes.
 
     Images are 8-bit PNG, size x size. Some patients are healthy; the others have diseased and healthy slices. Splits are
     70/10/20 % of the patients, stratified. ``slices``: fewest and most per patient. The column ``twin`` names the healthy twin
-    of a diseased image: the same slice of the same patient without the lesion.
+    of a diseased image: the same slice of the same patient without the lesion. ``pairs=False``: not in the training split.
 
     Raises:
         UsageError: ``out`` holds other files, or a number makes no sense.
@@ -71,6 +72,8 @@ def make_phantoms(
         for one in make_patient(number, size, seed, slices, look, diseased=bool(ill[number])):
             rows.append(_write(out, one))
     table = split_table(Table(out, tuple(rows), (*COLUMNS, *EXTRA), TABLE_NAME), seed=seed)
+    if not pairs:
+        table = _without_training_twins(table)
     write_table(table, out / TABLE_NAME)
     write_text(out / "README.md", _readme(table, patients, size, seed))
     return table
@@ -318,6 +321,16 @@ def _write(out: Path, one: Slice) -> Row:
         "twin": f"twins/{name}" if ill else "",
     }
     return Row(f"images/{name}", DISEASED if ill else HEALTHY, one.patient, "", f"masks/{name}" if ill else "", extra=extra)
+
+
+def _without_training_twins(table: Table) -> Table:
+    rows = []
+    for row in table:
+        if row.split == "train" and row["twin"]:
+            (table.root / row["twin"]).unlink()
+            row = replace(row, extra={**row.extra, "twin": ""})
+        rows.append(row)
+    return replace(table, rows=tuple(rows))
 
 
 def _png(array: NDArray[Any]) -> bytes:

@@ -93,6 +93,17 @@ def test_the_look_is_a_parameter(tmp_path: Path) -> None:
     assert all(any(r.label == "diseased" for r in small if r.patient_id == p) for p in {r.patient_id for r in small})
 
 
+def test_without_pairs_training_images_have_no_twin(tmp_path: Path) -> None:
+    with_pairs, without = (make_phantoms(tmp_path / str(p), patients=10, size=32, pairs=p) for p in (True, False))
+    for row, bare in zip(with_pairs, without, strict=True):
+        assert (row.path, row.label, row.split, row.mask) == (bare.path, bare.label, bare.split, bare.mask)
+        assert bare["twin"] == ("" if row.split == "train" else row["twin"])
+        assert bool(row["twin"]) == (row.label == "diseased")
+    assert sorted(p.name for p in (without.root / "twins").iterdir()) == sorted(
+        Path(r["twin"]).name for r in without if r["twin"]
+    )
+
+
 def test_strange_requests_are_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("precious")
     with pytest.raises(UsageError, match="not empty"):
