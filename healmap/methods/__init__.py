@@ -17,6 +17,11 @@ METHODS: dict[str, tuple[str, str]] = {
     "stargan": ("stargan", "StarGAN"),
     "fixed-point-gan": ("fixedpoint", "FixedPointGAN"),
     "healthygan": ("healthygan", "HealthyGAN"),
+    "unit": ("unit", "UNIT"),
+    "acl-gan": ("aclgan", "ACLGAN"),
+    "council-gan": ("councilgan", "CouncilGAN"),
+    "cogan": ("cogan", "CoGAN"),
+    "bigan": ("bigan", "BiGAN"),
     "restoration": ("restoration", "Restoration"),
 }
 
