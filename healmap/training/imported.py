@@ -7,6 +7,7 @@ those are. There is no state to go on from: such a run cannot be resumed, only t
 from __future__ import annotations
 
 import time
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -82,7 +83,8 @@ def _read(path: Path, program: Program, name: str, role: Role) -> State:
     if zipfile.is_zipfile(path) and not _stored(path):
         raise CheckpointError("the file is damaged, or compressed inside, as torch.save never does", where=where)
     try:
-        plain = checkpoint.plain(path)
+        with warnings.catch_warnings(action="ignore"):  # torch's about odd files; what is odd is refused in one line
+            plain = checkpoint.plain(path)
     except CheckpointError:
         what = "the file is damaged, no torch.save file, or holds more than tensors, such as code"
         raise CheckpointError(what, where=where, hint="save net.state_dict() alone") from None

@@ -234,6 +234,15 @@ def test_forms_in_which_a_state_dict_is_saved(how: str, legacy: bool, tmp_path: 
     assert all(torch.equal(v, expected[k]) for k, v in method.G.state_dict().items())  # type: ignore[operator]
 
 
+def test_one_file_with_several_networks_serves_each(tmp_path: Path) -> None:
+    source = toy("stargan")
+    torch.save({"G": saved_state(source.G), "D": saved_state(source.D)}, tmp_path / "both.ckpt")  # type: ignore[arg-type]
+    files = dict.fromkeys(("generator", "critic"), tmp_path / "both.ckpt")
+    method, card = imported("stargan", files, tmp_path / "run")
+    assert card["imported"]["untrained"] == []
+    assert all(torch.equal(v, source.state_dict()[k]) for k, v in method.state_dict().items())
+
+
 SMALL: dict[str, Any] = {"size": 32, "settings": ["method.critic_width=2", "method.critic_layers=2"]}
 
 
@@ -462,6 +471,7 @@ def hostile(how: str, path: Path) -> None:
                     packed.writestr(entry, given.read(entry))
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("how", ["code", "legacy code", "pickle", "module", "text", "empty", "cut", "folder", "bomb", "absent"])
 def test_no_file_runs_code_or_brings_a_traceback(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEALMAP_CANARY", str(tmp_path / "canary"))
