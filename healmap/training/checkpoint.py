@@ -24,6 +24,7 @@ from torch import Tensor
 from ..errors import CheckpointError, WriteError
 from ..io.atomic import replacing, write_text
 from ..io.hashing import sha256_file
+from ..io.unpickle import plain
 
 NEWEST, PREVIOUS = "state.pt", "state.previous.pt"
 FORMAT, VERSION = "healmap-state", 1
@@ -73,19 +74,6 @@ def load(folder: Path) -> dict[str, Any]:
             warnings.warn(f"{faults[0]}; going on from {name}", RuntimeWarning, stacklevel=2)
         return state
     raise CheckpointError("no usable checkpoint", where=str(folder), hint="; ".join(faults) + "; start the run anew")
-
-
-def plain(path: Path) -> Any:
-    """What torch.save wrote. The one place of healmap that unpickles, and only plain data: numbers, strings, lists, dicts and
-    tensors.
-
-    Raises:
-        CheckpointError: the file is damaged, of another kind, or holds anything else, such as code.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # hostile files raise many kinds
-        raise CheckpointError(f"checkpoint cannot be read: {type(error).__name__}", where=path.name) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
