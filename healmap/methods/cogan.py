@@ -7,10 +7,10 @@ and showing that z in the other.
 Symbols: a diseased image (set A), b healthy image (set B), z latent vector from N(0, 1), G_A, G_B generators, D_A, D_B
 discriminators.
 
-How we differ. From the authors' program for digits: the generators' batch norm is a layer norm of each image, so that the
-search on one image meets the network that was trained; a tanh ends them. From the paper: the search is Adam, not L-BFGS, from
-the nearest of some fixed z and for a fixed number of steps, each image for itself. The map and the score are ours. The map
-holds everything that the search does not find, disease or not.
+How we differ. From the authors' program for digits: a tanh ends the generators. From the paper: the search is Adam, not L-BFGS,
+from the nearest of some fixed z and for a fixed number of steps, each image for itself. The generators' batch norm takes stored
+statistics then: those of the one image would be another function than the one that was trained, and those of the batch would
+mix images. The map and the score are ours. The map holds everything that the search does not find, disease or not.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ SEED = 0  # of the search's starts: the same for every image, on every device
 class CoGAN(TwoSetsGAN):
     title = "CoGAN (Liu and Tuzel, NeurIPS 2016)"
     reaches: ClassVar[Reach] = "all"
+    averaged: ClassVar[tuple[str, ...]] = ()  # stored statistics belong to the weights they were gathered with
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

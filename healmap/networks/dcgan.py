@@ -16,7 +16,7 @@ from ..errors import ConfigError
 
 
 class CoupledGenerators(nn.Module):
-    """A latent vector to one image per domain.
+    """A latent vector to one image per domain. Batch norm: statistics of the batch while it trains, stored ones afterwards.
 
     Args:
         channels: image channels.
@@ -36,7 +36,7 @@ class CoupledGenerators(nn.Module):
             nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=(to[0] - 2 * of[0] + 1, to[1] - 2 * of[1] + 1))
             for i, o, of, to in zip(w[:-1], w[1:], sides[:-1], sides[1:], strict=True)
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(1, c, affine=False) for c in w)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in w)
         self.slopes = nn.ModuleList(nn.PReLU() for _ in w)
         self.last = nn.ModuleList(nn.ConvTranspose2d(width, channels, 6, padding=1) for _ in range(2))  # n + 3 pixels
 

@@ -80,7 +80,7 @@ def cogan_small() -> Experiment:
     """CoGAN at 64 px with narrow networks, for a first look in minutes on two CPU cores."""
     base = cogan()
     method = replace(base.method, width=16, latent=64, critic_widths=(16, 32, 64, 128), search_steps=40, steps=2000)  # ours
-    training = replace(base.training, ema=0.99, sample_every=500, save_every=500)  # ours: hides the swing of single steps
+    training = replace(base.training, sample_every=500, save_every=500)
     return replace(base, method=method, data=replace(base.data, batch_size=16), training=training, recipe="cogan-small")
 
 
