@@ -214,3 +214,49 @@ def make_ellipses(
     from .data.ellipses import make_ellipses as make
 
     return make(out, train=train, val=val, test=test, size=size, seed=seed, variant=variant, pairs=pairs)
+
+
+def make_patches(
+    source: Path | str | Table,
+    out: Path | str,
+    *,
+    side: int = 40,
+    size: int | None = None,
+    seed: int = 0,
+    counts: Sequence[int] | None = None,
+    tell: Progress = lambda text: None,
+) -> Table:
+    """Write A2B-GAN's simulated anomalies on the healthy images of ``source``; see :func:`healmap.data.patches.make_patches`.
+
+    counts: known healthy; mixed healthy, mixed diseased; validation healthy, diseased (both may be left out); test healthy,
+    diseased. None: the paper's, scaled down where the source is smaller. tell: called with what was decided.
+    """
+    from .data.patches import Counts
+    from .data.patches import make_patches as make
+
+    return make(
+        source, out, side=side, size=size, seed=seed, counts=Counts.of(counts) if counts is not None else None, tell=tell
+    )
+
+
+def mix(
+    data: Path | str | Table,
+    out: Path | str,
+    *,
+    healthy_share: float = 0.5,
+    by: Literal["patient", "image"] = "patient",
+    seed: int = 0,
+    tell: Progress = lambda text: None,
+) -> Table:
+    """Write a label table with a known healthy set and an unlabelled mixture to ``out``; see :func:`healmap.data.mix.mix`."""
+    from .data.mix import mix as mixed
+    from .data.table import Table, read_table, write_table
+
+    table, out = data if isinstance(data, Table) else read_table(data), Path(out)
+    if table.name and out.resolve() == (table.root / table.name).resolve():
+        raise UsageError("this would overwrite the labels that it hides", where=str(out), hint="name another file")
+    hidden, notes = mixed(table, healthy_share=healthy_share, by=by, seed=seed)
+    write_table(hidden, out)
+    for note in notes:
+        tell(note)
+    return hidden

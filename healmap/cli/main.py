@@ -66,6 +66,15 @@ def build_parser() -> argparse.ArgumentParser:
     split.add_argument("--out", type=Path, required=True, metavar="FILE", help="the label table to write")
     split.add_argument("--fractions", default="0.7,0.1,0.2", help="train, val and test shares (default 0.7,0.1,0.2)")
     split.add_argument("--seed", type=int, default=0)
+    mix = _add(
+        data, "mix", "hide labels: a known healthy set and an unlabelled mixture, from any labelled table",
+        "healmap data mix images/ --out mixed.csv --healthy-share 0.7", _data_mix,
+    )  # fmt: skip
+    mix.add_argument("path", type=Path, metavar="PATH")
+    mix.add_argument("--out", type=Path, required=True, metavar="FILE", help="the label table to write")
+    mix.add_argument("--healthy-share", type=float, default=0.5, metavar="S", help="of the mixture, 0 to below 1 (0.5)")
+    mix.add_argument("--by", default="patient", choices=("patient", "image"), help="patient (default): nobody is in both sets")
+    mix.add_argument("--seed", type=int, default=0)
     make = _group(data, "make", "generate a data set", "healmap data make phantoms out --patients 60 --size 64 --seed 0")
     phantoms = _add(
         make, "phantoms", "brain-like slices with lesions, masks and healthy twins",
@@ -92,6 +101,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="fair (default): only the anomaly tells the classes apart; published: as the released script makes them",
     )  # fmt: skip
     ellipses.add_argument("--pairs", action="store_true", help="keep the twins of diseased training images too (pix2pix)")
+    patches = _add(
+        make, "patches", "A2B-GAN's anomaly on healthy images: a square becomes its mean; known healthy, mixed and test set",
+        "healmap data make patches celeba/ out --side 40 --size 128", _data_make_patches,
+    )  # fmt: skip
+    patches.add_argument("source", type=Path, metavar="FROM", help="a labels.csv or a folder of images")
+    patches.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    patches.add_argument("--side", type=int, default=40, help="of the square, in pixels (40)")
+    patches.add_argument("--size", type=int, default=None, help="resize the images' centre squares first (the paper: 128)")
+    patches.add_argument("--seed", type=int, default=0)
+    patches.add_argument(
+        "--counts", type=_integers, default=None, metavar="B,A0,A1[,V0,V1],T0,T1",
+        help="known healthy; mixed healthy, diseased; validation; test (the paper's 5000,3500,1500 and 2500,2500, scaled down "
+        "where FROM is smaller)",
+    )  # fmt: skip
 
     _add_train(commands)
     _add_import(commands)
@@ -204,6 +227,13 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     )  # fmt: skip
 
 
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of whole numbers") from None
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -253,6 +283,14 @@ def _data_make_phantoms(args: argparse.Namespace) -> int:
     return 0
 
 
+def _data_mix(args: argparse.Namespace) -> int:
+    from ..api import mix
+
+    mix(args.path, args.out, healthy_share=args.healthy_share, by=args.by, seed=args.seed, tell=print)
+    print(f"written: {args.out}")
+    return 0
+
+
 def _data_make_ellipses(args: argparse.Namespace) -> int:
     from ..api import make_ellipses
 
@@ -261,6 +299,14 @@ def _data_make_ellipses(args: argparse.Namespace) -> int:
         pairs=args.pairs,
     )  # fmt: skip
     print(f"{len(table.rows)} images in {args.out} (labels.csv, images/, twins/, truth/, masks/, dataset.json)")
+    return 0
+
+
+def _data_make_patches(args: argparse.Namespace) -> int:
+    from ..api import make_patches
+
+    table = make_patches(args.source, args.out, side=args.side, size=args.size, seed=args.seed, counts=args.counts, tell=print)
+    print(f"{len(table.rows)} images in {args.out} (labels.csv, images/, twins/, masks/, dataset.json)")
     return 0
 
 

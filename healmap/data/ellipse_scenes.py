@@ -68,7 +68,7 @@ class Scene:
 
 def draw_scene(rng: np.random.Generator, *, fair: bool = True) -> Scene:
     """A scene that is accepted. Fair: wave 1 has a centre of its own, and contours lie wholly inside the picture. Published:
-    wave 1 is centred at the mirror image of the small ellipse, and only innermost rings must keep off the bottom and right sides.
+    wave 1 is centred at the mirror image of the small ellipse, and contours may leave the picture at the top and left.
     """
     while True:  # one attempt in 7 is accepted, in the fair variant one in 10
         scene = _attempt(rng, fair)

@@ -19,6 +19,7 @@ from ..io.find import find_images
 from ..types import LABELS, SPLITS, UNKNOWN
 
 COLUMNS = ("path", "label", "patient_id", "split", "mask", "box")
+FILES = ("path", "mask", "twin", "truth", "truth_mask")  # columns that name files, from the table's folder on
 TABLE_NAME, SLICES_NAME = "labels.csv", "slices.csv"
 
 
@@ -252,7 +253,7 @@ def write_table(table: Table, path: Path | str) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in table.rows:
-        moved = {c: _relative(table.root, path.parent, row[c]) for c in ("path", "mask")}
+        moved = {c: _relative(table.root, path.parent, row[c]) for c in FILES}
         writer.writerow([moved[c] if c in moved else row[c] for c in columns])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, out.getvalue().encode("utf-8", "surrogateescape"))
