@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from .figures import Resampler, Tree
 
-NAMES = ("mse", "mse_untouched", "mse_difference", "ssim_difference")
+NAMES = (
+    "mse", "mse_untouched", "mse_difference", "mse_difference_untouched", "ssim_difference", "ssim_difference_untouched",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,16 @@ class Twin:
 
     mse, mse_untouched: mean squared distance of the healed and of the given image from the twin, images in [-1, 1].
     mse_difference: DeScarGAN's MSE(d, GT), every image first stretched to [-1, 1] by its own extremes. ssim_difference: of
-    the same two differences, stretched to [0, 1].
+    the same two differences, stretched to [0, 1]. ``*_untouched``: what the image itself would get as its healed version.
     """
 
     patient: str
     mse: float
     mse_untouched: float
     mse_difference: float
+    mse_difference_untouched: float
     ssim_difference: float
+    ssim_difference_untouched: float
 
 
 def against_twin(dataset: Dataset, index: int, image: NDArray[np.float32], healed: NDArray[np.float32]) -> Twin | None:
@@ -54,7 +58,8 @@ def against_twin(dataset: Dataset, index: int, image: NDArray[np.float32], heale
         float(np.mean((healed - twin) ** 2)),
         float(np.mean((image - twin) ** 2)),
         float(np.mean((found - true) ** 2)),
-        ssim(min_max(found, 0, 1), min_max(true, 0, 1)) if min(x.shape) >= 11 else float("nan"),
+        float(np.mean(true**2)),
+        *(ssim(min_max(d, 0, 1), min_max(true, 0, 1)) if min(x.shape) >= 11 else float("nan") for d in (found, 0 * true)),
     )
 
 

@@ -1,0 +1,130 @@
+"""Every translation method trained for a few minutes on made-up data, side by side: the table of docs/results.md.
+
+    python benchmarks/translation_table.py WORK --minutes 3 --jobs 2
+
+WORK gets the data (``ellipses``: DeScarGAN's, fair, 64 px; ``phantoms``), a run and an evaluation per method, and ``table.md``.
+What is finished is not done again, so that the script goes on where it was stopped. Every job has ``--threads`` threads;
+nothing is chosen on the test split. ``no change`` is the image itself as its healed version; pix2pix, which learns from pairs
+that no real data have, is the other end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from healmap import methods, recipes
+
+# How intensities are brought to [-1, 1]: ellipses have no background, their own extremes are the range.
+DATA = {
+    "ellipses": ["data.normalisation=percentile", "data.percentiles=0,100"],
+    "phantoms": ["data.normalisation=foreground-median"],
+}
+COLUMNS = {
+    "image AUROC": "image.auroc",
+    "pixel AUROC": "pixel.auroc",
+    "Dice": "pixel.dice",
+    "best Dice": "pixel.dice_best",
+    "MSE(d, GT)": "twin.mse_difference",
+    "SSIM(d, GT)": "twin.ssim_difference",
+    "MSE(r_h, a_h)": "healthy.mse",
+}
+FLOOR = {"MSE(d, GT)": "twin.mse_difference_untouched", "SSIM(d, GT)": "twin.ssim_difference_untouched"}
+EXTRA = ("simgan",)  # recipes that stand for a method of the papers
+
+
+def recipe_of(name: str, data: str) -> str:
+    """The small recipe of a method, where it has one; Restoration deforms where the lesions do."""
+    if name == "restoration" and data == "ellipses":
+        return "restoration-warp"
+    return f"{name}-small" if f"{name}-small" in recipes.names() else name
+
+
+def make_data(work: Path, seed: int) -> None:
+    make = [sys.executable, "-m", "healmap", "data", "make"]
+    if not (work / "ellipses" / "labels.csv").is_file():
+        counts = ["--train", "400", "--val", "60", "--test", "60", "--size", "64"]
+        subprocess.run([*make, "ellipses", str(work / "ellipses"), *counts, "--seed", str(seed), "--pairs"], check=True)
+    if not (work / "phantoms" / "labels.csv").is_file():
+        counts = ["--patients", "60", "--size", "64"]
+        subprocess.run([*make, "phantoms", str(work / "phantoms"), *counts, "--seed", str(seed), "--pairs"], check=True)
+
+
+def one(name: str, data: str, args: argparse.Namespace) -> str:
+    """Trains and evaluates; returns a line for the terminal."""
+    folder, table = args.work / f"{data}-{name}", args.work / data
+    if (folder / "test" / "metrics.json").is_file():
+        return f"{data} {name}: finished before"
+    if folder.exists() and not (folder / "manifest.json").is_file():
+        shutil.rmtree(folder)
+    quiet = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads)}
+    recipe = recipe_of(name, data)
+    train = [sys.executable, "-m", "healmap", "train", recipe, "--data", str(table), "--out", str(folder), "--size", "64"]
+    train += ["--minutes", str(args.minutes), "--seed", str(args.seed), "--quiet", "--set", *DATA[data]]
+    train += [f"training.threads={args.threads}", "--resume"]
+    evaluate = [sys.executable, "-m", "healmap", "evaluate", str(folder), "--data", str(table), "-o", str(folder / "test")]
+    evaluate += ["--assume-diseased", "--bootstrap", "200"]
+    for command in (train, evaluate):
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"{data} {name}: failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+    return f"{data} {name}: done"
+
+
+def table_of(data: str, names: list[str], work: Path) -> str:
+    lines = ["| method | needs | steps | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
+    floor: list[str] = []
+    for name in names:
+        folder = work / f"{data}-{name}"
+        if not (folder / "test" / "metrics.json").is_file():
+            lines.append(f"| {name} | | not finished |" + " |" * len(COLUMNS))
+            continue
+        tree = json.loads((folder / "test" / "metrics.json").read_text())
+        steps = json.loads((folder / "manifest.json").read_text())["finished"]["steps"]
+        cells = [figure(tree, path) for path in COLUMNS.values()]
+        lines.append(f"| {name} | {tree['protocol']['needs']} | {steps:,} | " + " | ".join(cells) + " |")
+        floor = floor or [figure(tree, FLOOR[c]) if c in FLOOR else "0" if c == "MSE(r_h, a_h)" else "–" for c in COLUMNS]
+    if floor:
+        lines.insert(2, "| no change | | | " + " | ".join(floor) + " |")
+    return "\n".join(lines)
+
+
+def figure(tree: Any, path: str) -> str:
+    for key in path.split("."):
+        tree = tree.get(key, {}) if isinstance(tree, dict) else {}
+    value = tree.get("value") if isinstance(tree, dict) else None
+    return "–" if value is None else f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training, each")
+    parser.add_argument("--methods", nargs="*", default=[*methods.names(), *EXTRA], metavar="NAME")
+    parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    make_data(args.work, args.seed)
+    jobs = [(name, data) for name in args.methods for data in args.data]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for line in pool.map(lambda job: one(job[0], job[1], args), jobs):
+            print(line, flush=True)
+    text = "\n\n".join(
+        f"{data}, {args.minutes:g} minutes each:\n\n{table_of(data, args.methods, args.work)}" for data in args.data
+    )
+    (args.work / "table.md").write_text(text + "\n")
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()
