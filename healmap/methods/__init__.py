@@ -22,6 +22,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "council-gan": ("councilgan", "CouncilGAN"),
     "cogan": ("cogan", "CoGAN"),
     "bigan": ("bigan", "BiGAN"),
+    "brainomaly": ("brainomaly", "Brainomaly"),
     "restoration": ("restoration", "Restoration"),
 }
 

@@ -12,7 +12,8 @@ from importlib import import_module
 from ..errors import ConfigError
 from ..experiment import Experiment
 
-# name -> module:function in this folder. A recipe's name begins with its method's.
+# name -> module:function in this folder. A recipe's name begins with its method's; SimGAN and feature loss + GAN, which are
+# settings of another paper's method, keep their own.
 RECIPES: dict[str, str] = {
     "cyclegan": "cyclegan:cyclegan",
     "cyclegan-128": "cyclegan:cyclegan_128",
@@ -55,6 +56,13 @@ RECIPES: dict[str, str] = {
     "cogan-small": "comparators:cogan_small",
     "bigan": "comparators:bigan",
     "bigan-small": "comparators:bigan_small",
+    "brainomaly": "brainomaly:brainomaly",
+    "brainomaly-alzheimer": "brainomaly:alzheimer",
+    "brainomaly-headache": "brainomaly:headache",
+    "brainomaly-small": "brainomaly:small",
+    "simgan": "simgan:simgan",
+    "simgan-small": "simgan:small",
+    "feature-loss-gan": "simgan:feature_loss_gan",
     "restoration": "restoration:restoration",
     "restoration-prototype": "restoration:prototype",
     "restoration-lgg": "restoration:lgg",

@@ -16,7 +16,7 @@ from healmap.losses.masks import mask_binary, mask_size
 from healmap.losses.shape import pixel_cross_entropy
 from healmap.methods.base import Losses
 
-from . import cyclegan
+from . import brainomaly, cyclegan
 from . import reference as ref
 
 pytestmark = pytest.mark.conformance
@@ -155,7 +155,19 @@ def healthygan(setup: dict[str, Any], nets: dict[str, Any], dtype: torch.dtype) 
     }, by_parameter
 
 
-COMPUTE = {"stargan": stargan, "fpgan": fpgan, "healthygan": healthygan, "cyclegan": cyclegan.losses}
+def brainomaly_losses(setup: dict[str, Any], nets: dict[str, Any], dtype: torch.dtype) -> Computed:
+    method, d, g, terms = brainomaly.losses(setup, nets, dtype)
+    values, by_parameter = totals(method, d, g)
+    return values | terms, by_parameter
+
+
+COMPUTE = {
+    "stargan": stargan,
+    "fpgan": fpgan,
+    "healthygan": healthygan,
+    "brainomaly": brainomaly_losses,
+    "cyclegan": cyclegan.losses,
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])

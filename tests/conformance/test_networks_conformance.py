@@ -11,7 +11,7 @@ from torch import Tensor
 
 from healmap.methods.base import REDUCE, amplitude_map
 
-from . import cyclegan
+from . import brainomaly, cyclegan
 from . import reference as ref
 
 pytestmark = pytest.mark.conformance
@@ -24,6 +24,8 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}  # of the largest magnitu
 def generator_outputs(family: str, method: Any, x: Tensor, label: list[list[float]] | None) -> dict[str, Tensor]:
     if family == "cyclegan":
         return cyclegan.network_output(method, "G", x)
+    if family == "brainomaly":
+        return brainomaly.generator_outputs(method, x)
     if family == "healthygan":
         raw, predicted = method.G(x), method.predict(x)
         return {

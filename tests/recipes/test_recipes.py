@@ -12,11 +12,15 @@ from healmap.errors import ConfigError
 from healmap.recipes.saved import experiment_from_plain
 
 
+# Methods of papers that are settings of another's: name -> the method that serves.
+SERVED_BY = {"simgan": "brainomaly", "simgan-small": "brainomaly", "feature-loss-gan": "brainomaly"}
+
+
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipe_builds_and_survives_json(name):
     experiment = recipes.get(name)
     assert experiment.recipe == name
-    assert name.startswith(experiment.method_name)
+    assert name.startswith(experiment.method_name) or SERVED_BY[name] == experiment.method_name
     assert isinstance(experiment.method, methods.get(experiment.method_name).Config)
     assert experiment_from_plain(json.loads(json.dumps(to_plain(experiment)))) == experiment
     assert recipes.describe(name).endswith((".", ")"))
@@ -76,3 +80,24 @@ def test_fact_stargan_settings():
     assert (method.lambda_cls, method.lambda_rec, method.lambda_gp, method.n_critic, method.steps) == (1, 10, 10, 5, 200_000)
     assert method.decay == "linear"
     assert len(recipes.get("stargan-celeba").data.attributes) == 5
+
+
+def test_fact_brainomaly_settings():
+    """Authors' program: weights 10 and 1, two critic steps, 400,000 of batch 16 at 192 px; by AUCp of every 10,000."""
+    e = recipes.get("brainomaly")
+    m = e.method
+    assert (m.lambda_gp, m.lambda_id, m.n_critic, m.lr, m.betas, m.steps) == (10, 1, 2, 1e-4, (0.5, 0.999), 400_000)
+    assert (m.adversarial, m.lambda_self, m.lambda_features, m.pool, m.score) == ("wasserstein", 0, 0, 0, "mean")
+    assert (e.data.size, e.data.batch_size, e.data.flip) == (192, 16, True)
+    assert (e.training.select, e.training.sample_every) == ("aucp", 10_000)
+
+
+def test_fact_simgan_settings():
+    """An adversary and the distance from the input, nothing else; 0.5 of a sum over 1,925 pixels against 126 patches."""
+    m, f = recipes.get("simgan").method, recipes.get("feature-loss-gan").method
+    assert (m.adversarial, m.lambda_gp, m.lambda_id, m.lambda_features, m.lr) == ("log", 0, 0, 0, 1e-3)
+    assert m.lambda_self == pytest.approx(0.5 * 1925 / 126)
+    assert m.pool > 0
+    assert (f.adversarial, f.lambda_gp, f.lambda_id, f.lambda_self) == ("log", 0, 0, 0)
+    assert f.lambda_features > 0
+    assert f.features == ""
