@@ -23,6 +23,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "cogan": ("cogan", "CoGAN"),
     "bigan": ("bigan", "BiGAN"),
     "brainomaly": ("brainomaly", "Brainomaly"),
+    "va-gan": ("vagan", "VAGAN"),
     "restoration": ("restoration", "Restoration"),
 }
 

@@ -101,3 +101,13 @@ def test_fact_simgan_settings():
     assert (f.adversarial, f.lambda_gp, f.lambda_id, f.lambda_self) == ("log", 0, 0, 0)
     assert f.lambda_features > 0
     assert f.features == ""
+
+
+def test_fact_va_gan_settings():
+    """Authors' configuration: weights 10 and 100, betas 0 and 0.9, batch 32 at 112 px; 1e-4 there, 1e-3 in the paper."""
+    e = recipes.get("va-gan")
+    m = e.method
+    assert (m.lambda_gp, m.lambda_map, m.betas, m.lr, m.tanh, m.penalty) == (10, 100, (0, 0.9), 1e-3, True, "whole")
+    assert (m.n_critic, m.n_critic_much, m.much_first, m.much_every) == (5, 100, 25, 100)
+    assert (e.data.size, e.data.batch_size) == (112, 32)
+    assert recipes.get("va-gan-synthetic").method.lr == 1e-4
