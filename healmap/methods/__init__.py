@@ -24,6 +24,7 @@ METHODS: dict[str, tuple[str, str]] = {
     "bigan": ("bigan", "BiGAN"),
     "brainomaly": ("brainomaly", "Brainomaly"),
     "va-gan": ("vagan", "VAGAN"),
+    "pix2pix": ("pix2pix", "Pix2Pix"),
     "restoration": ("restoration", "Restoration"),
 }
 

@@ -66,6 +66,8 @@ RECIPES: dict[str, str] = {
     "va-gan": "vagan:va_gan",
     "va-gan-synthetic": "vagan:synthetic",
     "va-gan-small": "vagan:small",
+    "pix2pix": "pix2pix:pix2pix",
+    "pix2pix-small": "pix2pix:small",
     "restoration": "restoration:restoration",
     "restoration-prototype": "restoration:prototype",
     "restoration-lgg": "restoration:lgg",

@@ -111,3 +111,11 @@ def test_fact_va_gan_settings():
     assert (m.n_critic, m.n_critic_much, m.much_first, m.much_every) == (5, 100, 25, 100)
     assert (e.data.size, e.data.batch_size) == (112, 32)
     assert recipes.get("va-gan-synthetic").method.lr == 1e-4
+
+
+def test_fact_pix2pix_settings():
+    e = recipes.get("pix2pix")
+    m = e.method
+    assert (m.lambda_l1, m.lr, m.betas, m.dropout, m.levels, m.width) == (100, 2e-4, (0.5, 0.999), 0.5, 8, 64)
+    assert (m.decay, m.decay_share) == ("linear", 0.5)
+    assert (e.data.size, e.data.batch_size) == (256, 1)
