@@ -11,7 +11,6 @@ from healmap.config import to_plain
 from healmap.errors import ConfigError
 from healmap.recipes.saved import experiment_from_plain
 
-
 # Methods of papers that are settings of another's: name -> the method that serves.
 SERVED_BY = {"simgan": "brainomaly", "simgan-small": "brainomaly", "feature-loss-gan": "brainomaly"}
 
