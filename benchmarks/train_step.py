@@ -104,10 +104,15 @@ def batch_for(method: Method, n: int, device: str, memory_format: torch.memory_f
         x = torch.rand(n, spec.channels, spec.height, spec.width, device=device) * 2 - 1
         return x.contiguous(memory_format=memory_format)
 
+    def masks() -> torch.Tensor:
+        return torch.randint(0, 2, (n, spec.height, spec.width), device=device)
+
     return Batch(
         image=images(),
         label=torch.arange(n, device=device) % 2 if method.needs is Needs.LABELLED else None,
-        healthy=images() if method.needs in (Needs.MIXED_AND_HEALTHY, Needs.DISEASED_AND_HEALTHY) else None,
+        healthy=images() if method.needs not in (Needs.HEALTHY, Needs.LABELLED) else None,
+        mask=masks() if method.needs is Needs.SEGMENTED else None,
+        healthy_mask=masks() if method.needs is Needs.SEGMENTED else None,
     )
 
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from healmap import methods, recipes
 
-# How intensities are brought to [-1, 1]: ellipses have no background, their own extremes are the range.
+# How intensities are brought to [-1, 1]: the ellipses are stored on a fixed scale.
 DATA = {
-    "ellipses": ["data.normalisation=percentile", "data.percentiles=0,100"],
+    "ellipses": ["data.normalisation=none"],
     "phantoms": ["data.normalisation=foreground-median"],
 }
 COLUMNS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,9 +27,8 @@ class Feed(Iterator[Batch]):
         batch = next(self._source)
         self.consumed += 1
         self.images += len(batch.image)
-        label = None if batch.label is None else self._to_device(batch.label)
-        healthy = None if batch.healthy is None else self._to_device(batch.healthy)
-        return Batch(self._to_device(batch.image), label, healthy)
+        parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        return Batch(**{name: None if part is None else self._to_device(part) for name, part in parts.items()})
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self._device.type == "cuda":
