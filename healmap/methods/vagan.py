@@ -6,9 +6,9 @@ sum with real healthy images. The critic moves many times for each step of the g
 Symbols: x diseased image, r healthy image, M the U-Net, y = tanh(x + M(x)) the healed image, D the critic. As in the authors'
 code D wants real images low and made ones high, against the usual sign.
 
-How we differ. From the authors' code: the penalty is on the norm of the whole gradient, as its paper has it, not on that of
-each image column (``penalty="released"``); the generator gets a batch of its own; the batch norm's running averages are used at
-inference as there. The score is ours and outside the method's contract: it was made for images whose class is known.
+How we differ. From the authors' code: the penalty is on the norm of the whole gradient (Gulrajani et al. 2017), not on that of
+each image column (``penalty="released"``); images have two dimensions. The map and the score are ours, the score outside the
+method's contract, which ends with images whose class is known. Running averages serve at inference, as theirs do.
 """
 
 from __future__ import annotations

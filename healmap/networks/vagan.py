@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 
 LEVELS = 4  # of the U-Net
-# Both are TensorFlow's defaults, which the authors keep; torch counts the momentum from the other side.
+# The authors' epsilon is TensorFlow's default, so the momentum is taken to be its default as well: 0.99, by torch's count 0.01.
 EPSILON, MOMENTUM = 1e-3, 0.01
 
 

@@ -21,14 +21,14 @@ def simgan() -> Experiment:
         method_name="brainomaly",
         method=Brainomaly.Config(
             steps=10_000,  # ours: the paper stops by eye
-            blocks=4,  # paper: four residual blocks of width 64
-            critic_layers=2,  # paper: two halvings, local patches
-            adversarial="log",  # paper, eqs. (1), (2)
+            blocks=4,  # as we recall the paper: four residual blocks of width 64
+            critic_layers=2,  # as we recall the paper: two halvings, local patches
+            adversarial="log",  # paper
             lambda_gp=0.0,
             lambda_id=0.0,
             lambda_self=LAMBDA_SELF,  # community program: 0.5, of sums
-            pool=512,  # community program's batch; the paper's buffer is larger
-            n_critic=1,  # ours: nearest to the paper's two refiner steps for one of the discriminator
+            pool=512,  # ours: one batch of the community program
+            n_critic=1,  # ours: nearest to two refiner steps for one of the discriminator
             lr=1e-3,  # community program
             decay="constant",
         ),

@@ -8,16 +8,19 @@ from itertools import repeat
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from safetensors.torch import save_file
 from torch import nn
 
 from healmap import recipes
-from healmap.errors import ConfigError
+from healmap.errors import ConfigError, Interrupted
 from healmap.methods import weights
 from healmap.methods.base import Optimisers
 from healmap.methods.brainomaly import Brainomaly
 from healmap.methods.features import feature_l1, load_vgg16
 from healmap.networks.vgg import VGG16
+from healmap.training import train_run
+from healmap.training.loop import Loop
 from healmap.types import Batch, Spec
 
 SIMGAN = {"adversarial": "log", "lambda_gp": 0.0, "lambda_id": 0.0, "lambda_self": 7.5, "n_critic": 1}
@@ -116,7 +119,7 @@ def test_terms_follow_the_settings():
 
 
 def test_simgans_terms_are_its_equations():
-    """Eqs. (1) and (2) of SimGAN as means: -log D(real) - log(1 - D(refined)), and -log D(refined) + λ |refined - input|."""
+    """SimGAN's two losses as means: -log D(real) - log(1 - D(refined)), and -log D(refined) + λ |refined - input|."""
     method = build(**SIMGAN).double()
     a, b = (t.double() for t in (batch_of(method).image, batch_of(method).healthy))
     ta = method.translate(a)
@@ -136,6 +139,26 @@ def test_the_pool_shows_the_critic_earlier_images_and_stays_out_of_weights_files
     assert any((late == early).all(1).any() for early in shown[0].flatten(1)), "half of what it sees is from the pool"
     assert not any(name.startswith("pool") for name in weights.kept(method))
     assert any(name.startswith("pool") for name in method.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["pool", "features"])
+def test_stopped_and_resumed_ends_in_the_same_place(kind, vgg_file, tmp_path, monkeypatch):
+    """The contract's resume, with the parts that its default settings leave out."""
+    extra = {"pool": 3} if kind == "pool" else {"lambda_features": 1.0, "features": str(vgg_file)}
+
+    def train(out, **how):
+        toy = toys.toy("brainomaly", tmp_path / "phantoms", steps=4, save_every=2, method={**SIMGAN, **extra})
+        return train_run(toy.experiment, toy.train, toy.val, tmp_path / out, quiet=True, **how)
+
+    whole = train("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_stop_wanted", lambda self, stop: "a test" if self.position.done == 3 else "")
+        with pytest.raises(Interrupted):
+            train("parts")
+    assert toys.digests(train("parts", resume=True)) == toys.digests(whole)
+    method, _ = weights.load(whole / "weights" / "last.safetensors")
+    with torch.no_grad():
+        assert bool(method.predict(batch_of(method).image).score.isfinite().all())
 
 
 def test_settings_that_cannot_work_are_refused():
