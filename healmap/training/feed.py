@@ -27,8 +27,8 @@ class Feed(Iterator[Batch]):
         batch = next(self._source)
         self.consumed += 1
         self.images += len(batch.image)
-        parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
-        return Batch(**{name: None if part is None else self._to_device(part) for name, part in parts.items()})
+        parts = (getattr(batch, f.name) for f in fields(batch))
+        return Batch(*(None if part is None else self._to_device(part) for part in parts))
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self._device.type == "cuda":
