@@ -25,6 +25,11 @@ from healmap.networks.munit import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def count(*modules: nn.Module) -> int:
     return sum(p.numel() for m in modules for p in m.parameters())
 
@@ -91,7 +96,7 @@ def test_convolution_pads_as_it_says(kernel, stride, padding):
 
 @pytest.mark.parametrize("decoder", [Decoder, FineDecoder])
 def test_generator_keeps_the_size_and_each_image_its_style(decoder):
-    g = StyledGenerator(ContentEncoder(1, width=4, blocks=1), decoder(3, width=4, blocks=1), 5, hidden=8)
+    g = StyledGenerator(ContentEncoder(1, width=8, blocks=1), decoder(3, width=8, blocks=1), 5, hidden=8)
     x, style = torch.randn(2, 1, 16, 20), torch.randn(2, 5)
     y = g(x, style)
     assert y.shape == (2, 3, 16, 20)
@@ -102,7 +107,7 @@ def test_generator_keeps_the_size_and_each_image_its_style(decoder):
 
 @pytest.mark.parametrize(("decoder", "layers"), [(Decoder, 4), (FineDecoder, 8)])
 def test_every_styled_layer_hears_its_own_share(decoder, layers):
-    d, h = decoder(1, width=2, blocks=2), torch.randn(1, 8, 4, 4)
+    d, h = decoder(1, width=8, blocks=2), torch.randn(1, 32, 4, 4)
     assert len(d.styled) == layers
     style = torch.randn(1, 2 * sum(d.styled))
     y, start = d(h, style), 0
