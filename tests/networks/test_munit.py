@@ -96,8 +96,8 @@ def test_convolution_pads_as_it_says(kernel, stride, padding):
 
 @pytest.mark.parametrize("decoder", [Decoder, FineDecoder])
 def test_generator_keeps_the_size_and_each_image_its_style(decoder):
-    g = StyledGenerator(ContentEncoder(1, width=8, blocks=1), decoder(3, width=8, blocks=1), 5, hidden=8)
-    x, style = torch.randn(2, 1, 16, 20), torch.randn(2, 5)
+    g = StyledGenerator(ContentEncoder(1, width=8, blocks=1), decoder(3, width=8, blocks=1), 5, hidden=8).double()
+    x, style = torch.randn(2, 1, 16, 20).double(), torch.randn(2, 5).double()
     y = g(x, style)
     assert y.shape == (2, 3, 16, 20)
     torch.testing.assert_close(g(x[1:], style[1:]), y[1:])
