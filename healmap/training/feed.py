@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,8 +27,8 @@ class Feed(Iterator[Batch]):
         batch = next(self._source)
         self.consumed += 1
         self.images += len(batch.image)
-        parts = (getattr(batch, f.name) for f in fields(batch))
-        return Batch(*(None if part is None else self._to_device(part) for part in parts))
+        parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        return replace(batch, **{name: self._to_device(part) for name, part in parts.items() if part is not None})
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self._device.type == "cuda":
