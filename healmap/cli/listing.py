@@ -31,6 +31,7 @@ def methods() -> None:
     for name in registry.names():
         method = registry.get(name)
         gives = ["score"] + ["map"] * method.localises + ["healed image"] * method.heals
+        gives += ["any domain"] * (method.reaches == "all") + ["(class needed)"] * method.class_at_inference
         grid.add_row(name, method.needs.value, ", ".join(gives), method.title)
     _console().print(grid)
 
