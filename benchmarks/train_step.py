@@ -3,33 +3,30 @@
     python benchmarks/train_step.py                                     # all methods, fp32 and bf16
     python benchmarks/train_step.py --methods stargan --published FOLDER --markdown table.md --json table.json
 
-FOLDER holds another project's model.py and solver.py (StarGAN's or HealthyGAN's). Its own ``Solver.train`` is then driven, in
-turns with ours, on the same batch; it computes in fp32 as released. One turn is a full cycle: n_critic critic updates and one
-of the generator. Times are the best and the median over the turns: a machine that others use still gives a fair picture.
+FOLDER holds another project's program (``published_steps.py`` tells which are known), which then computes its training step in
+fp32 in turns with ours. One turn is a full cycle: as many steps as it takes for every network to move, in the middle of the
+longest phase. An image counts each time a step draws it; one of each set, where a method takes two, count as one. Times
+are the best and the median over the turns: a machine that others use still gives a fair picture.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
-import importlib.util
-import inspect
-import io
 import json
 import platform
 import statistics
-import sys
 import time
-import types
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from published_steps import Contestant, Setting, published
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from healmap import methods
@@ -39,9 +36,8 @@ from healmap.types import Batch, Needs, Spec
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
-CLOCK = [time.perf_counter]  # the one chosen
-NEVER = 10**9  # a step that a cycle does not reach
-STUBS = ("torchvision", "torchvision.utils", "tqdm", "pandas")  # imported by published solvers, not needed for a step
+# Settings with which a method computes what its published program does, where the defaults are something else.
+AS_PUBLISHED: dict[str, dict[str, Any]] = {"descargan": {"losses": "released"}}
 
 
 @dataclass
@@ -60,155 +56,117 @@ class Row:
     times_published: float | None = None
 
 
-@dataclass
-class Contestant:
-    """Something whose cycle can be run and timed. ``cycle`` returns the seconds it took."""
-
-    program: str
-    method: str
-    precision: str
-    width: int | None
-    images: int  # per cycle
-    cycle: Callable[[], float]
-
-
-def peak(dtype: torch.dtype, device: str) -> float:
+def peak(dtype: torch.dtype, setting: Setting) -> float:
     """FLOP/s of the fastest matrix product found, plain or as a 1 x 1 convolution, which another library computes."""
     best = 0.0
     for n in (1024, 2048):
-        a, b = torch.randn(2, n, n, device=device).to(dtype)
+        a, b = torch.randn(2, n, n, device=setting.device).to(dtype)
         x, w = a.view(32, 8, n // 256, n).permute(0, 3, 1, 2), b.view(n, n, 1, 1)  # rows as pixels of 32 images
         for product in (lambda a=a, b=b: a @ b, lambda x=x, w=w: F.conv2d(x, w)):
             for _ in range(6):
-                best = max(best, 2 * n**3 / timed(product, device))
+                best = max(best, 2 * n**3 / setting.timed(product))
     return best
 
 
-def timed(work: Callable[[], object], device: str) -> float:
-    synchronise(device)
-    start = CLOCK[0]()
-    work()
-    synchronise(device)
-    return CLOCK[0]() - start
+def clock(name: str, device: str) -> Callable[[], float]:
+    """Seconds, once the device has done what it was given."""
+    if device != "cuda":
+        return CLOCKS[name]
 
-
-def synchronise(device: str) -> None:
-    if device == "cuda":
+    def now() -> float:
         torch.cuda.synchronize()
+        return CLOCKS[name]()
+
+    return now
 
 
-def batch_for(method: Method, n: int, device: str, memory_format: torch.memory_format) -> Batch:
-    spec = method.spec
+def batch_for(method: Method, setting: Setting) -> Batch:
+    spec, n = method.spec, setting.batch
 
-    def images() -> torch.Tensor:
-        x = torch.rand(n, spec.channels, spec.height, spec.width, device=device) * 2 - 1
-        return x.contiguous(memory_format=memory_format)
+    def images() -> Tensor:
+        return setting.images().contiguous(memory_format=torch.channels_last)
 
-    def masks() -> torch.Tensor:
-        return torch.randint(0, 2, (n, spec.height, spec.width), device=device)
+    def masks() -> Tensor:
+        return torch.randint(0, 2, (n, spec.height, spec.width), device=setting.device)
 
     return Batch(
         image=images(),
-        label=torch.arange(n, device=device) % 2 if method.needs is Needs.LABELLED else None,
+        label=torch.arange(n, device=setting.device) % 2 if method.needs is Needs.LABELLED else None,
         healthy=images() if method.needs not in (Needs.HEALTHY, Needs.LABELLED) else None,
         mask=masks() if method.needs is Needs.SEGMENTED else None,
         healthy_mask=masks() if method.needs is Needs.SEGMENTED else None,
     )
 
 
-def ours(name: str, precision: str, args: argparse.Namespace) -> Contestant:
-    cls = methods.get(name)
-    config, known = cls.Config(), {f.name for f in fields(cls.Config)}  # type: ignore[arg-type]
-    config = replace(config, **{k: args.width for k in ("width", "critic_width") if k in known and args.width})
-    torch.manual_seed(0)
-    layout = torch.channels_last
-    method = cls(config, Spec(args.channels, args.size, args.size)).to(args.device).to(memory_format=layout)  # type: ignore[call-overload]
-    phase = method.phases()[0]
-    optimisers, batches = Optimisers(phase.optimisers), repeat(batch_for(method, args.batch, args.device, layout))
-    steps, width = getattr(config, "n_critic", 1), getattr(config, "width", None)
-    step = torch.compile(phase.step) if args.compile else phase.step
+class Counting(Optimisers):
+    """Notes which optimisers have moved since it was last asked."""
 
-    def run() -> None:
-        for k in range(steps):
-            # As in training: cast weights are not kept, since they change within a step.
-            with torch.autocast(args.device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
-                step(batches, k, optimisers)
+    moved: frozenset[str] = frozenset()
 
-    def cycle() -> float:
-        with freed_memory_kept():  # as in training
-            return timed(run, args.device)
+    def descend(self, name: str, loss: Any) -> None:
+        super().descend(name, loss)
+        self.moved |= {name}
 
-    return Contestant("healmap", name, precision, width, steps * args.batch, cycle)
+    def all_moved(self) -> bool:
+        done = self.moved == self.optimisers.keys()
+        if done:
+            self.moved = frozenset()
+        return done
 
 
 class Feed:
-    """A data loader for a published solver: the same batch for ever; notes when the first step of a cycle begins."""
+    """The same batch for ever, counted."""
 
-    def __init__(self, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        self.batch, self.asked, self.began = batch, 0, 0.0
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.drawn = batch, 0
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        self.asked = 0
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        self.asked += 1
-        if self.asked == 2:  # the first batch is kept for the solver's sample pictures
-            self.began = CLOCK[0]()
+    def __next__(self) -> Batch:
+        self.drawn += 1
         return self.batch
 
 
-def published(folder: Path, args: argparse.Namespace) -> Contestant:
-    """The other project's own training loop, driven for one cycle at a time."""
-    solver_class, width = load_solver(folder), args.width or 64
-    star = "celeba_loader" in inspect.signature(solver_class.__init__).parameters
-    name, n_critic = ("stargan", 5) if star else ("healthygan", 2)
+def widths(config: Any, width: int) -> dict[str, int]:
+    """The setting ``width``, and ``critic_width`` in proportion, for methods that know them."""
+    known = {f.name for f in fields(config)} & {"width", "critic_width"}
+    return {k: max(1, getattr(config, k) * width // config.width) for k in known} if width and "width" in known else {}
+
+
+def ours(name: str, precision: str, setting: Setting, compiled: bool = False, **settings: Any) -> Contestant:
+    cls = methods.get(name)
+    config = cls.Config(**settings)
+    config = replace(config, **widths(config, setting.width))
     torch.manual_seed(0)
-    image = torch.rand(2, args.batch, args.channels, args.size, args.size) * 2 - 1
-    label = (torch.arange(args.batch) % 2).float()[:, None]
-    feed = Feed((image[0], label if star else image[1]))
-    config = types.SimpleNamespace(
-        dataset="CelebA" if star else "Covid", image_size=args.size, batch_size=args.batch, selected_attrs=["diseased"],
-        g_conv_dim=width, d_conv_dim=width, g_repeat_num=6, d_repeat_num=6, c_dim=1, c2_dim=0,
-        lambda_cls=1, lambda_rec=10 if star else 1, lambda_gp=10, lambda_id=1,
-        lambda_mask=0.1, lambda_msmall=1, lambda_mzerone=1, mask_loss_mode="sum",
-        num_iters=n_critic, num_iters_decay=0, n_critic=n_critic, g_lr=1e-4, d_lr=1e-4, beta1=0.5, beta2=0.999,
-        resume_iters=None, test_iters=None, use_tensorboard=False,
-        log_dir="", sample_dir="", model_save_dir="", result_dir="",
-        log_step=NEVER, sample_step=NEVER, model_save_step=NEVER, lr_update_step=NEVER,
-    )  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):
-        solver = solver_class(feed, None, config) if star else solver_class(feed, config)
+    method = cls(config, Spec(setting.channels, setting.size, setting.size)).to(setting.device)  # type: ignore[call-arg]
+    method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    phase = max(method.phases(), key=lambda p: p.steps or 0)
+    optimisers, feed = Counting(phase.optimisers), Feed(batch_for(method, setting))
+    step = torch.compile(phase.step) if compiled else phase.step
+    n_critic = getattr(config, "n_critic", 1)
+    k = (phase.steps or 0) // 2 // n_critic * n_critic  # where a cycle begins
+
+    def run() -> None:
+        nonlocal k
+        while True:
+            # As in training: cast weights are not kept, since they change within a step.
+            with torch.autocast(setting.device, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False):
+                step(feed, k, optimisers)
+            k += 1
+            if optimisers.all_moved():
+                break
 
     def cycle() -> float:
-        with contextlib.redirect_stdout(io.StringIO()):
-            solver.train()
-        synchronise(args.device)
-        return CLOCK[0]() - feed.began
+        with freed_memory_kept():  # as in training
+            return setting.timed(run)
 
-    return Contestant(f"published ({folder.name})", name, "fp32", width, n_critic * args.batch, cycle)
-
-
-def load_solver(folder: Path) -> Any:
-    """The class Solver of FOLDER/solver.py. Modules it imports but a step does not use are replaced while it is imported."""
-    if not (folder / "solver.py").is_file() or not (folder / "model.py").is_file():
-        raise SystemExit(f"{folder}: no model.py and solver.py there")
-    before = set(sys.modules)
-    absent = [name for name in STUBS if importlib.util.find_spec(name.split(".")[0]) is None]
-    for name in absent:
-        sys.modules[name] = types.ModuleType(name)
-        for word in ("save_image", "tqdm"):
-            setattr(sys.modules[name], word, None)
-    sys.path.insert(0, str(folder.resolve()))
-    try:
-        return importlib.import_module("solver").Solver
-    finally:
-        sys.path.pop(0)
-        for name in {*absent, "solver", "model", "logger"} & (set(sys.modules) - before):
-            del sys.modules[name]
+    cycle()
+    program = ", ".join(["healmap", *(f"{k}={v}" for k, v in settings.items())])
+    return Contestant(program, name, precision, getattr(config, "width", None), feed.drawn * setting.batch, cycle)
 
 
-class Untracked(contextlib.nullcontext[None]):
+class Untracked(nullcontext[None]):
     """In place of the counter's module tracker, whose hooks do not bear a gradient taken within a step."""
 
     parents = frozenset({"Global"})
@@ -223,12 +181,13 @@ def count_flops(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def measure(contestants: list[Contestant], args: argparse.Namespace, peaks: dict[str, float]) -> list[Row]:
+def measure(contestants: list[Contestant], turns: int, setting: Setting, peaks: dict[str, float]) -> list[Row]:
     """All contestants in turns."""
-    flops, seconds = {}, {id(c): [] for c in contestants}
+    flops: dict[int, int] = {}
+    seconds: dict[int, list[float]] = {id(c): [] for c in contestants}
     for c in contestants:
         flops[id(c)] = count_flops(c.cycle)  # also warms up
-    for _ in range(args.turns):
+    for _ in range(turns):
         for c in contestants:
             seconds[id(c)].append(c.cycle())
     rows = []
@@ -237,7 +196,7 @@ def measure(contestants: list[Contestant], args: argparse.Namespace, peaks: dict
         rate = flops[id(c)] / best
         rows.append(
             Row(
-                c.program, c.method, args.size, c.width, args.batch, c.precision, c.images / best, c.images / median,
+                c.program, c.method, setting.size, c.width, setting.batch, c.precision, c.images / best, c.images / median,
                 rate / 1e9, rate / peaks[c.precision], flops[id(c)] / c.images / 1e9,
             )
         )  # fmt: skip
@@ -245,13 +204,13 @@ def measure(contestants: list[Contestant], args: argparse.Namespace, peaks: dict
 
 
 def compare(rows: list[Row]) -> None:
-    theirs = {r.method: r.images_per_s for r in rows if r.program != "healmap"}
+    theirs = {r.method: r.images_per_s for r in rows if r.program.startswith("published")}
     for r in rows:
-        if r.program == "healmap" and r.method in theirs:
+        if r.program.startswith("healmap") and r.method in theirs:
             r.times_published = r.images_per_s / theirs[r.method]
 
 
-def markdown(rows: list[Row], peaks: dict[str, float], device: str) -> str:
+def markdown(rows: list[Row], peaks: dict[str, float], device: str, clock: str) -> str:
     head = "| program | method | size | width | batch | precision | images/s | median | GFLOP/s | of peak | times published |"
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|"]
     for r in rows:
@@ -262,7 +221,7 @@ def markdown(rows: list[Row], peaks: dict[str, float], device: str) -> str:
         )
     found = ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items())
     note = f"Matrix-product peak measured on this machine ({machine(device)}): {found}."
-    if CLOCK[0] is time.process_time:
+    if clock == "processor":
         note += " Rates are per second of processor time."
     return "\n".join([*lines, "", note, ""])
 
@@ -279,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="*", default=methods.names(), metavar="NAME")
     parser.add_argument("--precisions", nargs="*", default=list(PRECISIONS), choices=list(PRECISIONS))
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--width", type=int, default=64, help="first layer's channels; 0: each method's own default")
+    parser.add_argument("--width", type=int, default=64, help="channels of the first layer, critics in proportion; 0: defaults")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--channels", type=int, default=3, help="3 as published programs, which know nothing else")
     parser.add_argument("--turns", type=int, default=3, help="timed cycles of each")
@@ -287,27 +246,29 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="processor: for a busy machine")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile our step")
-    parser.add_argument("--published", type=Path, nargs="*", default=[], metavar="FOLDER", help="with model.py and solver.py")
+    parser.add_argument("--published", type=Path, nargs="*", default=[], metavar="FOLDER", help="see published_steps.py")
     parser.add_argument("--markdown", type=Path, help="write the table there")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args(argv)
     if args.clock == "processor" and args.threads != 1:
         parser.error("--clock processor needs --threads 1: waiting threads would count as work")
-    CLOCK[0] = CLOCKS[args.clock]
     if args.threads:
         torch.set_num_threads(args.threads)
-    peaks = {name: peak(PRECISIONS[name], args.device) for name in {*args.precisions, "fp32"}}
+    setting = Setting(args.size, args.width, args.batch, args.channels, args.device, clock(args.clock, args.device))
+    peaks = {name: peak(PRECISIONS[name], setting) for name in {*args.precisions, "fp32"}}
     rows: list[Row] = []
-    theirs = [published(folder, args) for folder in args.published]
+    theirs = [published(folder, setting) for folder in args.published]
     for name in args.methods:
         # Memory for one method at a time; the published program of that method takes turns with ours.
-        turn = [c for c in theirs if c.method == name] + [ours(name, p, args) for p in args.precisions]
-        rows += measure(turn, args, peaks)
+        turn = [c for c in theirs if c.method == name]
+        variants: list[dict[str, Any]] = [{}, AS_PUBLISHED[name]] if turn and name in AS_PUBLISHED else [{}]
+        turn += [ours(name, p, setting, args.compile, **variant) for variant in variants for p in args.precisions]
+        rows += measure(turn, args.turns, setting, peaks)
         theirs = [c for c in theirs if c.method != name]
         del turn
         gc.collect()
     compare(rows)
-    table = markdown(rows, peaks, args.device)
+    table = markdown(rows, peaks, args.device, args.clock)
     print(table)
     if args.markdown:
         args.markdown.write_text(table)
