@@ -1,6 +1,6 @@
 """Every translation method trained for a few minutes on made-up data, side by side: the table of docs/results.md.
 
-    python benchmarks/translation_table.py WORK --minutes 3 --jobs 2
+    python benchmarks/translation_table.py WORK --minutes 2 --jobs 2
 
 WORK gets the data (``ellipses``: DeScarGAN's, fair, 64 px; ``phantoms``), a run and an evaluation per method, and ``table.md``.
 What is finished is not done again, so that the script goes on where it was stopped. Every job has ``--threads`` threads;
@@ -106,7 +106,7 @@ def figure(tree: Any, path: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--minutes", type=float, default=3.0, help="of training, each")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training, each")
     parser.add_argument("--methods", nargs="*", default=[*methods.names(), *EXTRA], metavar="NAME")
     parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
