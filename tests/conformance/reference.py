@@ -123,6 +123,10 @@ def build(family: str, spec_of: dict[str, dict[str, Any]], shape: list[int], dty
         from . import cyclegan
 
         return cyclegan.build(spec_of, shape, dtype, **settings)
+    if family == "descargan":
+        from . import descargan
+
+        return descargan.build(spec_of, shape, dtype, **settings)
     cls = methods.get(require_method(family))
     sizes = {role: {e["name"]: e["shape"] for e in net["state_dict"]} for role, net in spec_of.items()}
     channels, height, width = shape[1:]

@@ -16,7 +16,7 @@ from healmap.losses.masks import mask_binary, mask_size
 from healmap.losses.shape import pixel_cross_entropy
 from healmap.methods.base import Losses
 
-from . import brainomaly, cyclegan
+from . import brainomaly, cyclegan, descargan
 from . import reference as ref
 
 pytestmark = pytest.mark.conformance
@@ -30,7 +30,7 @@ def tolerance(key: str, dtype: torch.dtype) -> float:
     """README.md: relative; penalty and what contains it are less exact in float32."""
     if dtype == torch.float64:
         return 1e-9
-    return 1e-3 if key in ("d_gp", "d_total") or "grad_norm" in key else 1e-4
+    return 1e-3 if key.startswith("d_gp") or key == "d_total" or "grad_norm" in key else 1e-4
 
 
 Computed = tuple[dict[str, float], dict[str, list[float]]]  # values by their listed names; gradient norms by network
@@ -161,12 +161,17 @@ def brainomaly_losses(setup: dict[str, Any], nets: dict[str, Any], dtype: torch.
     return values | terms, by_parameter
 
 
+# Deviations of gradient norms that float32 may show, relative and relative to the largest, where the other families stay
+# below 5e-3. DeScarGAN's generator differentiates ReLU and max pooling at full resolution: torch's own layers deviate by 2e-2.
+ROUNDED = {"descargan": (3e-2, 3e-4)}
+
 COMPUTE = {
     "stargan": stargan,
     "fpgan": fpgan,
     "healthygan": healthygan,
     "brainomaly": brainomaly_losses,
     "cyclegan": cyclegan.losses,
+    "descargan": descargan.losses,
 }
 
 
@@ -180,7 +185,8 @@ def test_conformance_of_losses_and_gradients(name: str, dtype: torch.dtype) -> N
     values, by_parameter = COMPUTE[family](case["setup"], nets, dtype)
     assert values.keys() >= case["values"].keys()
     for key, expected in case["values"].items():
-        assert values[key] == pytest.approx(expected, rel=tolerance(key, dtype)), key
+        rel = ROUNDED.get(family, (0, 0))[0] if "grad_norm" in key and dtype == torch.float32 else 0
+        assert values[key] == pytest.approx(expected, rel=max(rel, tolerance(key, dtype))), key
     stored = ref.load_arrays("gradient_norms.npz")
     for role, found in by_parameter.items():
         expected = stored[f"{name}/{role}"]
@@ -188,6 +194,7 @@ def test_conformance_of_losses_and_gradients(name: str, dtype: torch.dtype) -> N
         # there. Torch's own instance norm shows the same deviations, 1.8e-3 at most.
         # A bias before an instance norm has no gradient, and rounding what it will.
         rtol, atol = (1e-9, 1e-9) if dtype == torch.float64 else (5e-3, 1e-6)
+        rtol, atol = ROUNDED.get(family, (rtol, atol)) if dtype == torch.float32 else (rtol, atol)
         np.testing.assert_allclose(found, expected, rtol=rtol, atol=atol * expected.max())
 
 
