@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from . import rows
+from . import rows, winograd
 from .norm import InstanceNorm
 from .stargan import Halving
 
@@ -26,14 +26,17 @@ class ReflectedConv(nn.Conv2d):
         super().__init__(channels, out, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        return rows.conv2d(reflect(x, self.kernel_size[0] // 2), self.weight, self.bias)
+        x = reflect(x, self.kernel_size[0] // 2)
+        convolve = winograd.conv2d if winograd.pays(x, self.weight) else rows.conv2d
+        return convolve(x, self.weight, self.bias)
 
 
 def reflect(x: Tensor, pad: int) -> Tensor:
     """(N, C, H, W) -> (N, C, H + 2 pad, W + 2 pad), continued by mirroring; the border itself is not repeated."""
-    if not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
+    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return _reflect_by_parts(x, pad)
+    with torch.autocast(x.device.type, enabled=False):  # which would have processors pad in single precision
         return F.pad(x, (pad, pad, pad, pad), mode="reflect")
-    return _reflect_by_parts(x, pad)
 
 
 def _reflect_by_parts(x: Tensor, pad: int) -> Tensor:
