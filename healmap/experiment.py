@@ -78,8 +78,8 @@ class TrainingConfig:
     threads: int = 0  # processor threads; 0: torch's choice
     deterministic: bool = False  # deterministic kernels on an accelerator
     tensorboard: bool = False
-    # What the best weights are best in, on validation images. auroc: of the labels. aucp: of known healthy against mixed images,
-    # no diseased label used (Brainomaly's). auto: auroc where both labels are there, else aucp where unknown images are.
+    # What the best weights are best in, on validation images. auroc: of the labels. aucp: of known healthy against mixed
+    # images, no diseased label used (Brainomaly's). auto: auroc with both labels, else aucp where images are unknown.
     select: Literal["auto", "auroc", "aucp"] = "auto"
     validation_limit: int = 400  # validation images looked at every sample_every steps (all at the end)
 

@@ -38,7 +38,8 @@ class Loader:
             ones; without unknown images the labels are hidden: ``healthy_share`` of the patients who have healthy images give
             these to set B, the others' healthy images and all diseased ones form set A. SEGMENTED: as DISEASED_AND_HEALTHY,
             with masks. PAIRED: diseased images that have a twin, with it, and healthy ones with themselves. Where
-            ``data.domains`` names two domains, they take the places of healthy (the first, set B) and diseased (the second, set A).
+            ``data.domains`` names two domains, they take the places of healthy (the first, set B) and diseased (the second,
+            set A).
         batch_size: of the whole batch, over all processes; must be divisible by ``world``.
         seed: of order, flips and share.
         flip: mirror each image left to right with probability 1/2.

