@@ -21,7 +21,8 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..losses.adversarial import logarithmic
 from ..losses.pixels import l1
-from ..networks.pix2pix import Critic, Generator, check_sizes, levels_for
+from ..networks.cyclegan import check_sizes
+from ..networks.pix2pix import Critic, Generator, levels_for
 from ..types import Batch, Needs, Spec
 from .alternating import AlternatingGAN
 from .base import Losses, Optimisers
@@ -64,7 +65,7 @@ class Pix2Pix(AlternatingGAN):
 
     def __init__(self, config: Pix2Pix.Config, spec: Spec) -> None:
         super().__init__(config, spec)
-        check_sizes(spec.height, spec.width, config.critic_layers)
+        check_sizes(spec.height, spec.width, config.critic_layers, "U-Net, which halves it twice at least")
         levels = levels_for(spec.height, spec.width, config.levels)
         self.G = Generator(spec.channels, width=config.width, levels=levels, dropout=config.dropout)
         self.D = Critic(2 * spec.channels, width=config.critic_width, layers=config.critic_layers)

@@ -150,8 +150,8 @@ def _named(layers: dict[int, nn.Module]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((str(i), layer) for i, layer in layers.items()))
 
 
-def check_sizes(height: int, width: int, layers: int) -> None:
-    """Raises ConfigError unless the generator (multiples of 4) and a critic of so many halvings can take the size."""
+def check_sizes(height: int, width: int, layers: int, network: str = "generator, which halves it twice") -> None:
+    """Raises ConfigError unless a network that wants multiples of 4 and a patch critic of so many halvings take the size."""
     if layers < 1:
         raise ConfigError(f"critic_layers must be at least 1, not {layers}", hint="published: 3")
     # The critic's last norm needs two pixels a side (statistics over one are none): a third one before the layer of stride 1.
@@ -159,7 +159,7 @@ def check_sizes(height: int, width: int, layers: int) -> None:
     for name, side in (("height", height), ("width", width)):
         if side % 4:
             raise ConfigError(
-                f"image {name} {side} does not fit the generator, which halves it twice",
+                f"image {name} {side} does not fit the {network}",
                 hint=f"use a multiple of 4, for example {max(least, round(side / 4) * 4)}",
             )
         if side < least:

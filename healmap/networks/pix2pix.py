@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from .norm import InstanceNorm
 from .stargan import Halving
 
@@ -109,20 +108,3 @@ def initialise(module: nn.Module) -> None:
 def levels_for(height: int, width: int, most: int) -> int:
     """How often height and width can be halved, at most ``most`` times."""
     return next((n for n in range(most, 0, -1) if height % (1 << n) == 0 and width % (1 << n) == 0), 0)
-
-
-def check_sizes(height: int, width: int, layers: int) -> None:
-    """Raises ConfigError unless the U-Net can halve the image twice at least, and a critic of so many halvings can take it."""
-    if layers < 1:
-        raise ConfigError(f"critic_layers must be at least 1, not {layers}", hint="published: 3")
-    # The critic's last norm needs more than one pixel: three a side before its layer of stride 1.
-    least = max(8, 3 << layers)
-    for name, side in (("height", height), ("width", width)):
-        if side % 4:
-            hint = f"use a multiple of 4, for example {max(least, round(side / 4) * 4)}; powers of 2 have most levels"
-            raise ConfigError(f"image {name} {side} does not fit the U-Net, which halves it twice at least", hint=hint)
-        if side < least:
-            fits = [n for n in range(1, layers) if side >= max(8, 3 << n)]
-            fewer = f", or critic_layers={fits[-1]} for this size" if fits else ""
-            text = f"image {name} {side} is too small for a critic that halves it {layers} times"
-            raise ConfigError(text, hint=f"use at least {least} pixels{fewer}")

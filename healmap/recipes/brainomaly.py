@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..experiment import DataConfig, Experiment, TrainingConfig
 from ..methods.brainomaly import Brainomaly
+from .small import NARROW, for_minutes
 
 
 def brainomaly() -> Experiment:
@@ -34,15 +35,12 @@ def headache() -> Experiment:
 def small() -> Experiment:
     """64 px and narrow networks, for a first look in minutes on two CPU cores."""
     base = brainomaly()
-    method = replace(
-        base.method,
-        width=16,
-        blocks=4,
-        critic_width=32,  # a critic stronger than its generator: the map needs its eye
+    return for_minutes(
+        base,
+        "brainomaly-small",
+        replace(base.data, fit="pad"),  # ours: nothing is cut off
+        **NARROW,
         critic_layers=5,  # 64 px end at 2 x 2 patches
         lr=4e-4,  # ours: four times the authors', for narrow networks and few steps
         steps=1500,  # ours: what two cores do in minutes
     )
-    data = replace(base.data, size=64, fit="pad")  # ours: nothing is cut off
-    training = TrainingConfig(ema=0.99, sample_every=500, save_every=500)  # ours: hides the swing of single steps
-    return replace(base, method=method, data=data, training=training, recipe="brainomaly-small")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..experiment import DataConfig, Experiment
 from ..methods.descargan import DeScarGAN
+from .small import for_minutes
 
 
 def descargan() -> Experiment:
@@ -43,8 +44,10 @@ def released() -> Experiment:
 def small() -> Experiment:
     """64 px and narrow networks, for a first look in minutes on two CPU cores."""
     base = descargan()
-    method = replace(
-        base.method,
+    return for_minutes(
+        base,
+        "descargan-small",
+        replace(base.data, batch_size=8),
         width=12,  # ours: a fifth of the paper's, as all that follows for minutes instead of days
         critic_width=12,
         # Ours: squared errors fade as the image comes near and leave room for the change to be learnt; near the end of the
@@ -57,6 +60,3 @@ def small() -> Experiment:
         decay="linear",  # ours: the last half settles the specks
         steps=2000,
     )
-    training = replace(base.training, ema=0.99, sample_every=500, save_every=500)  # ours: hides the swing of single steps
-    data = replace(base.data, size=64, batch_size=8)
-    return replace(base, method=method, data=data, training=training, recipe="descargan-small")

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from healmap.errors import ConfigError
+from healmap.networks.cyclegan import check_sizes
 from healmap.networks.norm import InstanceNorm
-from healmap.networks.pix2pix import Critic, Generator, check_sizes, levels_for
+from healmap.networks.pix2pix import Critic, Generator, levels_for
 
 
 def count(module):
