@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def numbers(images: torch.Tensor | None) -> list[int]:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    pairs = [(a.image, b.image), (a.label, b.label), (a.healthy, b.healthy)]
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(Batch)]
     return all((x is None and y is None) or (x is not None and y is not None and torch.equal(x, y)) for x, y in pairs)
 
 
@@ -204,3 +205,96 @@ def test_an_error_while_loading_reaches_the_caller(train: Dataset, monkeypatch: 
     monkeypatch.setattr(Dataset, "images", broken)
     with pytest.raises(OSError, match="gone"):
         next(loader.forever())
+
+
+# ---- pairs, masks, named domains ---------------------------------------------------------------------------------------------
+
+
+def halves(folder: Path, *, masks: bool = True, twins: bool = True) -> Path:
+    """Noise whose bright pixels are its mask and whose negative is its twin; two modalities, a third that nobody asks for."""
+    rows = ["path,label,patient_id,mask,twin,modality"]
+    for k in range(12):
+        image = noise(k, (8, 8))
+        write_png(folder / f"{k}.png", image)
+        write_png(folder / f"mask{k}.png", ((image >= 128) * 255).astype(np.uint8))
+        write_png(folder / f"twin{k}.png", 255 - image)
+        sick = k % 2
+        mask, twin = f"mask{k}.png" if sick and masks else "", f"twin{k}.png" if sick and twins else ""
+        modality = ("flair", "t1c", "t2")[k % 3]
+        rows.append(f"{k}.png,{'diseased' if sick else 'healthy'},p{k},{mask},{twin},{modality}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def opened(folder: Path, **config: object) -> Dataset:
+    settings = {"size": 8, "normalisation": "window", "window": (0.0, 255.0), **config}
+    return open_dataset(folder, None, DataConfig(**settings))  # type: ignore[arg-type]
+
+
+def test_a_twin_turns_with_its_image(tmp_path: Path) -> None:
+    loader = made(opened(halves(tmp_path)), Needs.PAIRED, flip=True, workers=0)
+    seen = set()
+    for batch in itertools.islice(loader.forever(), 6):
+        assert batch.healthy is not None
+        for image, twin in zip(batch.image, batch.healthy, strict=True):
+            own, negative = torch.equal(image, twin), torch.allclose(image, -twin, atol=1e-5)
+            assert own != negative, "a healthy image is its own twin, a diseased one has another"
+            seen.add(own)
+    assert seen == {True, False}
+    assert "6 diseased images with their twins, 6 healthy" in loader.describe()
+
+
+def test_masks_turn_with_their_images(tmp_path: Path) -> None:
+    loader = made(opened(halves(tmp_path)), Needs.SEGMENTED, flip=True, workers=0)
+    for batch in itertools.islice(loader.forever(), 6):
+        assert batch.mask is not None
+        assert batch.healthy_mask is not None
+        assert batch.mask.dtype == torch.int64
+        assert torch.equal(batch.mask, (batch.image[:, 0] > 0).long())
+        assert not batch.healthy_mask.any()
+
+
+def test_nobody_else_sees_twins_and_masks(tmp_path: Path) -> None:
+    dataset = opened(halves(tmp_path))
+    for needs in set(Needs) - {Needs.PAIRED, Needs.SEGMENTED}:
+        batch = made(dataset, needs, workers=0).batch(0)
+        assert batch.mask is None
+        assert batch.healthy_mask is None
+        if batch.healthy is not None:
+            assert not torch.allclose(batch.image, -batch.healthy)
+
+
+def test_named_domains_take_the_places_of_health(tmp_path: Path) -> None:
+    dataset = opened(halves(tmp_path), domain_column="modality", domains=("t1c", "flair"))
+    loader = made(dataset, Needs.DISEASED_AND_HEALTHY, workers=0)
+    kinds = [item.row["modality"] for item in dataset.items]
+    assert {kinds[i] for i in loader.a} == {"flair"}
+    assert {kinds[i] for i in loader.b} == {"t1c"}
+    assert dataset.labels().tolist() == [{"t1c": 0, "flair": 1}.get(kind, -1) for kind in kinds]
+    known = made(dataset, Needs.LABELLED, workers=0)
+    assert {kinds[i] for i in known.a} == {"flair", "t1c"}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"domain_column": "modality", "domains": ("flair",)}, "needs two"),
+        ({"domain_column": "modality", "domains": ("flair", "pet")}, "no row has modality 'pet'"),
+        ({"domain_column": "scanner", "domains": ("a", "b")}, "'scanner' is none"),
+    ],
+)
+def test_domains_that_are_none(tmp_path: Path, config: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        opened(halves(tmp_path), **config)
+    assert says in str(refused.value)
+
+
+def test_what_pairs_and_masks_lack_is_said(tmp_path: Path) -> None:
+    bare = opened(halves(tmp_path, masks=False, twins=False))
+    with pytest.raises(UsageError, match="6 images have no mask"):
+        made(bare, Needs.SEGMENTED)
+    with pytest.raises(UsageError, match="no diseased image has a twin"):
+        made(bare, Needs.PAIRED)
+    three = opened(tmp_path, domain_column="modality", domains=("t1c", "flair", "t2"))
+    with pytest.raises(UsageError, match="3 domains"):
+        made(three, Needs.DISEASED_AND_HEALTHY)
