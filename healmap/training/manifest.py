@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,26 @@ def machine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "accelerators": cards,
     }
+
+
+def peak_mb() -> float | None:
+    """The most memory that this process has held resident so far, in MB (10^6 bytes); None where the system does not tell.
+
+    Linux keeps it with the process's own memory. What getrusage tells there is at least that of the process that started this
+    one.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
 def git_revision() -> str | None:

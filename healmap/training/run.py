@@ -22,7 +22,7 @@ from .device import autocast, build_fabric, choose_device, choose_precision, is_
 from .folder import compare, judge, warn_of_changes
 from .journal import Journal
 from .loop import Loop
-from .manifest import git_revision, machine, versions
+from .manifest import git_revision, machine, peak_mb, versions
 from .progress import make_progress
 from .samples import AMPLITUDE_SCALE, write_grid
 from .signals import StopWish
@@ -203,6 +203,7 @@ class _Run:
             "at": _now(),
             "steps": p.done,
             "seconds": round(p.elapsed, 1),
+            "peak_mb": peak_mb(),  # of the whole process, data included; of a resumed run: of its last sitting
             "totals": p.totals,
             "best_step": self.best.get("step", p.done),
             "figures": self.figures,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -68,9 +69,24 @@ def test_the_manifest(finished: tuple[toys.Toy, Path]) -> None:
     assert (manifest["precision"], manifest["device"], manifest["threads"], manifest["seed"]) == ("32", "cpu", 1, 0)
     assert manifest["machine"]["cores"] > 0
     assert manifest["finished"]["steps"] == 13
+    assert 100 < manifest["finished"]["peak_mb"] < 1000 * manifest["machine"]["memory_gib"] * 1.1
     assert str(Path.home()) not in text
     if len(socket.gethostname()) > 4:
         assert socket.gethostname() not in text
+
+
+def test_peak_memory_is_this_process_own() -> None:
+    """A large parent must not show in the child's figure, and memory that was given back stays counted."""
+    code = (
+        "from healmap.training.manifest import peak_mb; before = peak_mb(); x = bytearray(400_000_000); x[::4096] = x[::4096]; "
+        "del x; print(before, peak_mb())"
+    )
+    ballast = bytearray(800_000_000)
+    ballast[::4096] = b"1" * len(ballast[::4096])
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    before, after = map(float, out.split())
+    assert after - before > 300
+    assert sys.platform != "linux" or before < 700
 
 
 def test_the_settings_can_start_another_run(finished: tuple[toys.Toy, Path]) -> None:
