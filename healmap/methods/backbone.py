@@ -1,0 +1,123 @@
+"""Frozen networks whose features PaDiM and PatchCore compare: published ones, a fixed bank of filters, or one trained on the spot.
+
+There are no weights inside healmap and none are downloaded. An ImageNet architecture reads the file that the user names; without
+one it is refused, since features of random weights tell little and nobody would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..networks.densenet import densenet169
+from ..networks.filters import FilterBank
+from ..networks.resnet import resnet18, resnet50, wide_resnet50_2
+from ..networks.vgg import DEVIATION, MEAN
+from . import weightfile
+from .base import Phase
+
+Name = Literal["resnet18", "resnet50", "wide_resnet50_2", "densenet169", "filters", "self"]
+
+IMAGENET: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "wide_resnet50_2": wide_resnet50_2,
+    "densenet169": densenet169,
+}
+STAGES = 3  # strides 4, 8, 16; PaDiM and PatchCore read no further
+ABOVE = ("layer4.", "fc.", "features.transition3.conv.", "features.denseblock4.", "features.norm5.", "classifier.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which network, and where its weights come from."""
+
+    name: Name = "resnet18"
+    weights: str = ""  # file of an ImageNet architecture, .safetensors or what torch.save wrote
+
+    def __post_init__(self) -> None:
+        if self.weights and self.name not in IMAGENET:
+            raise ConfigError(
+                f"backbone '{self.name}' takes no weights", hint="leave out backbone.weights, or name another one"
+            )
+
+
+class Backbone(nn.Module):
+    """Maps of three scales. Always in ``eval()``, so batch norm uses its stored statistics; always without gradients.
+
+    channels_in: of the images. An ImageNet architecture takes 1 (repeated) or 3.
+
+    Attributes:
+        channels, strides: of the maps, stage by stage.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: BackboneConfig, channels_in: int) -> None:
+        super().__init__()
+        self.config = config
+        self.network: nn.Module
+        if config.name in IMAGENET:
+            if channels_in not in (1, 3):
+                raise ConfigError(
+                    f"backbone '{config.name}' takes images of 1 or 3 channels, not {channels_in}",
+                    hint="use backbone.name=filters or backbone.name=self",
+                )
+            self.network = IMAGENET[config.name](classes=0, stages=STAGES)
+        else:
+            self.network = FilterBank(channels_in)
+        self.channels = cast(tuple[int, ...], self.network.channels)
+        self.strides = cast(tuple[int, ...], self.network.strides)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in ``eval()``: a method in training must not move the statistics of the network that it measures with."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def stages(self, image: Tensor, last: int = STAGES) -> tuple[Tensor, ...]:
+        """The maps of stages 1 to ``last``; what lies above is not computed.
+
+        image: (N, C, H, W) in [-1, 1], sides as :meth:`check_size` wants them.
+        Returns (N, channels[k], H / strides[k], W / strides[k]) each.
+        """
+        if self.config.name in IMAGENET:
+            image = ((image.expand(-1, 3, -1, -1) + 1) / 2 - self.mean) / self.deviation
+        return self.network.stages(image, last)  # type: ignore[operator, no-any-return]
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ConfigError unless the three grids fit into each other and the smallest has at least two rows and columns."""
+        step = self.strides[-1]
+        for name, side in (("height", height), ("width", width)):
+            if side % step or side < 2 * step:
+                near = max(2 * step, round(side / step) * step)
+                raise ConfigError(
+                    f"image {name} {side} does not fit the backbone, whose stages have strides 4, 8 and 16",
+                    hint=f"use {near} pixels or another multiple of {step}, at least {2 * step}",
+                )
+
+    def begin(self) -> list[Phase]:
+        """What has to happen before the first feature: reads the weights, or gives the phases that train the network.
+
+        Raises:
+            ConfigError: no weights named, or a file that does not hold them (see :func:`weightfile.load`).
+        """
+        name, path = self.config.name, self.config.weights
+        if name in IMAGENET:
+            if not path:
+                raise ConfigError(
+                    f"backbone '{name}' has no weights",
+                    hint="give its ImageNet file with method.backbone.weights=FILE, or take method.backbone.name=filters "
+                    "(fixed) or method.backbone.name=self (trained on your healthy images)",
+                )
+            weightfile.load(self.network, path, name=name, setting="method.backbone.weights", spare=ABOVE)
+        return []

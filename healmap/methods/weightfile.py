@@ -1,0 +1,113 @@
+"""Weights that others published: a file the user names, checked tensor by tensor. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, ConfigError
+from ..io.unpickle import plain
+from ..networks.densenet import DENSENETS, DenseNet, new_spelling
+from ..networks.resnet import RESNETS, ResNet
+
+COUNTER = "num_batches_tracked"  # of a batch norm; files from before 2018 lack it, and stored statistics do not need it
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def load(network: nn.Module, path: Path | str, *, name: str, setting: str, spare: Iterable[str] = ()) -> None:
+    """Fills ``network`` with the file's tensors.
+
+    Args:
+        path: a .safetensors file, or a state dict that torch.save wrote; tensors by their public names, floating point.
+        name: the published architecture, for messages and to tell another one.
+        setting: what the user set to the path.
+        spare: beginnings of the names of published tensors that the network does without (layers above, another head).
+
+    Raises:
+        ConfigError: the file is missing, is no such file, or a tensor is lacking, unknown, misshapen or not finite. One line
+            names the first few and counts the others; weights of another known architecture are called by their name.
+    """
+    where, left = str(path), tuple(spare)
+    every = {new_spelling(k): v for k, v in read(path, setting=setting).items()}
+    given = {k: v for k, v in every.items() if not k.startswith(left)}
+    wanted = network.state_dict()
+    faults = {
+        "lacks": [k for k in wanted if k not in given and not k.endswith(COUNTER)],
+        "has unknown": [k for k in given if k not in wanted],
+        "has misshapen": [f"{k} {_text(t)} for {_text(wanted[k])}" for k, t in given.items() if _differ(t, wanted.get(k))],
+    }
+    if any(faults.values()):
+        found = told(every)
+        if found and found != name:
+            hint = f"these are {found} weights" + (f": set {setting.rpartition('.')[0]}.name={found}" * (found in OFFERED))
+        else:
+            hint = f"it must hold the tensors of {name} under torchvision's names"
+        summary = "; ".join(f"{what} {_few(names)}" for what, names in faults.items() if names)
+        raise ConfigError(f"not the weights of {name}: {summary}", where=where, hint=hint)
+    broken = [k for k, t in given.items() if not bool(t.isfinite().all())]
+    if broken:
+        raise ConfigError(f"weights of {name} hold NaN or infinity in {_few(broken)}", where=where, hint="get the file again")
+    network.load_state_dict(given, strict=False)  # what could be missing now are counters
+
+
+def read(path: Path | str, *, setting: str) -> dict[str, Tensor]:
+    """The tensors of a file by name. Raises ConfigError."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError("no such file of weights", where=str(path), hint=f"check {setting}")
+    try:
+        given = load_file(path) if path.suffix == ".safetensors" else plain(path)
+    except (SafetensorError, CheckpointError, OSError, ValueError) as error:
+        hint = "give a .safetensors file, or a state dict that torch.save wrote"
+        raise ConfigError(f"weights cannot be read: {type(error).__name__}", where=str(path), hint=hint) from None
+    if not isinstance(given, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in given.items()):
+        hint = "save the tensors by name, without anything around them"
+        raise ConfigError("weights are no state dict", where=str(path), hint=hint)
+    return dict(given)
+
+
+# What is known of other architectures, to say which one a file holds
+
+OFFERED = ("resnet18", "resnet50", "wide_resnet50_2", "densenet169")
+HEADS = ("fc.", "classifier.")
+
+
+def told(given: Mapping[str, Tensor]) -> str:
+    """The public architecture whose trunk has exactly these names and shapes; "" if we know none."""
+    trunk = _trunk({k: tuple(v.shape) for k, v in given.items()})
+    for name, build in KNOWN.items():
+        with torch.device("meta"):
+            if _trunk({k: tuple(v.shape) for k, v in build().state_dict().items()}) == trunk:
+                return name
+    return ""
+
+
+KNOWN: Mapping[str, Callable[[], nn.Module]] = {
+    **{name: (lambda name=name: ResNet(name)) for name in RESNETS},  # type: ignore[misc]
+    **{name: (lambda name=name: DenseNet(name)) for name in DENSENETS},  # type: ignore[misc]
+}
+
+
+def _trunk(shapes: Shapes) -> Shapes:
+    return {k: v for k, v in shapes.items() if not k.startswith(HEADS) and not k.endswith(COUNTER)}
+
+
+def _differ(tensor: Tensor, wanted: Tensor | None) -> bool:
+    return wanted is not None and (tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point())
+
+
+def _text(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f"{tensor.dtype} ".removeprefix("torch.")
+    return kind + "x".join(map(str, tensor.shape))
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    """'a', 'b', 'c' and 12 more."""
+    rest = len(names) - most
+    return ", ".join(f"'{n}'" for n in names[:most]) + (f" and {rest} more" if rest > 0 else "")
