@@ -1,7 +1,7 @@
-"""Frozen networks whose features PaDiM and PatchCore compare: published ones, a fixed bank of filters, or one trained on the spot.
+"""Frozen networks whose features PaDiM and PatchCore compare: published ones, or a fixed bank of filters.
 
-There are no weights inside healmap and none are downloaded. An ImageNet architecture reads the file that the user names; without
-one it is refused, since features of random weights tell little and nobody would notice.
+There are no weights inside healmap and none are downloaded. An ImageNet architecture reads the file that the user names;
+without one it is refused, since features of random weights tell little and nobody would notice.
 """
 
 from __future__ import annotations

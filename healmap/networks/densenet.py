@@ -1,7 +1,7 @@
 """DenseNet (Huang et al., CVPR 2017), bottleneck and compression included, as most public ImageNet weights know it.
 
-Tensors bear torchvision's names (``features.conv0``, ``features.denseblock1.denselayer1.norm1``, ``classifier``) in its order. Public
-files know two spellings of a layer's parts; :func:`new_spelling` turns the older into the newer.
+Tensors bear torchvision's names (``features.conv0``, ``features.denseblock1.denselayer1.norm1``, ``classifier``) in its order.
+Public files know two spellings of a layer's parts; :func:`new_spelling` turns the older into the newer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Layer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Between two blocks: pool2(conv1(x)) of x = relu(BN(the block's map)); halves channels and side. After the last: no more."""
+    """Between two blocks: pool2(conv1(x)) of x = relu(BN(the block's map)); halves channels and side. After the last: x."""
 
     def __init__(self, given: int, *, last: bool) -> None:
         super().__init__()
@@ -98,12 +98,13 @@ class DenseNet(nn.Module):
         (N, channels[k], H / strides[k], W / strides[k]) each.
         """
         f = self.features
-        x = F.max_pool2d(F.relu(f.norm0(f.conv0(x)), inplace=True), 3, 2, 1)
+        x = f.get_submodule("norm0")(f.get_submodule("conv0")(x))
+        x = F.max_pool2d(F.relu(x, inplace=True), 3, 2, 1)
         maps: list[Tensor] = []
         for k in range(1, (last or len(self.channels)) + 1):
             if maps:
                 x = f.get_submodule(f"transition{k - 1}")(maps[-1])
-            norm = f.norm5 if k == 4 else f.get_submodule(f"transition{k}.norm")
+            norm = f.get_submodule("norm5" if k == 4 else f"transition{k}.norm")
             maps.append(F.relu(norm(f.get_submodule(f"denseblock{k}")(x)), inplace=True))
         return tuple(maps)
 

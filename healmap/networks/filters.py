@@ -6,12 +6,12 @@ Daugman 1985), of wavelength λ pixels of that level and orientation θ:
     g_λθ(p) = exp(-|p|² / 2σ²) (exp(2πi u·p / λ) - c),   u = (cos θ, sin θ),  σ = 0.5 λ
 
 c makes the sum zero, so that flat regions give nothing; the pair is scaled so that a grating of amplitude a, wavelength λ and
-orientation θ gives modulus a. A feature is the energy |g * I|, where the grating's phase does not matter, averaged to the stage's
-grid (strides 4, 8, 16). Beside the energies stand the local mean of the intensity and its local standard deviation.
+orientation θ gives modulus a. A feature is the energy |g * I|, where the grating's phase does not matter, averaged to the
+stage's grid (strides 4, 8, 16). Beside the energies stand the local mean of the intensity and its local standard deviation.
 
-Scaling: images of nature and of bodies have power spectra near 1/f² (Field, JOSA A 1987), to which filters of constant bandwidth
-in octaves answer alike on all levels. So one constant serves all energies, and likewise the other two: GAINS brings each to about
-unit variance.
+Scaling: images of nature and of bodies have power spectra near 1/f² (Field, JOSA A 1987), to which filters of constant
+bandwidth in octaves answer alike on all levels. So one constant serves all energies, and likewise the other two: GAINS brings
+each to about unit variance.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Residual networks (He et al., CVPR 2016; wide: Zagoruyko & Komodakis, BMVC 2016) as most public ImageNet weights know them.
 
-Tensors bear torchvision's names (``conv1``, ``bn1``, ``layer1.0.conv1``, ``layer2.0.downsample.0``, ``fc``) in its order, so a public
-file loads as it is. The stride of a bottleneck sits on its 3 x 3 convolution, as in those weights; the paper has it on the first.
+Tensors bear torchvision's names (``conv1``, ``bn1``, ``layer1.0.conv1``, ``layer2.0.downsample.0``, ``fc``) in its order, so a
+public file loads as it is. A bottleneck's stride sits on its 3 x 3 convolution, as in those weights; the paper has it first.
 """
 
 from __future__ import annotations
@@ -114,7 +114,10 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self, x: Tensor, last: int | None = None) -> tuple[Tensor, ...]:
-        """(N, channels, H, W) -> the maps of stages 1 to ``last`` (all), ReLU included: (N, channels[k], H / strides[k], ...)."""
+        """(N, channels, H, W) -> the maps of stages 1 to ``last`` (all), ReLU included.
+
+        (N, channels[k], H / strides[k], W / strides[k]) each, rounded up.
+        """
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
         maps = []
         for k in range(last or len(self.channels)):
