@@ -44,7 +44,7 @@ def protocol(
     """What a reader needs to judge the figures: data, thresholds, rules, weights, versions, and notes on all unusual."""
     from ..training.manifest import versions
 
-    trained, card = _read_json(run / "manifest.json"), predictor.card
+    trained, card = read_json(run / "manifest.json"), predictor.card
     patients = {s.patient for s in detectors.method.seen}
     about: dict[str, Any] = {
         "run": run.resolve().name,
@@ -58,7 +58,7 @@ def protocol(
             "step": card.get("step"),
             "chosen": card.get("chosen", ""),
         },
-        "data": {**manifest(sets[split]), "name": _data_name(sets[split])},
+        "data": {**manifest(sets[split]), "name": data_name(sets[split])},
         "evaluated": {
             "images": len(detectors.method.seen),
             "labelled": len(detectors.method.labelled()),
@@ -141,7 +141,7 @@ def _curves(detectors: Detectors) -> dict[str, Any]:
     return found
 
 
-def _data_name(dataset: Dataset) -> str:
+def data_name(dataset: Dataset) -> str:
     """The table's folder: every table is called labels.csv."""
     return dataset.table.root.resolve().name or dataset.table.name
 
@@ -150,7 +150,8 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
