@@ -27,6 +27,15 @@ METHODS: dict[str, tuple[str, str]] = {
     "cogan": ("cogan", "CoGAN"),
     "bigan": ("bigan", "BiGAN"),
     "restoration": ("restoration", "Restoration"),
+    "resnet50-cam": ("resnet50_cam", "ResNet50CAM"),
+    "densenet169": ("densenet169", "DenseNet169"),
+    "dcls": ("dcls", "DCls"),
+    "vae": ("vae", "VAE"),
+    "autoencoder": ("autoencoder", "Autoencoder"),
+    "denoising-autoencoder": ("denoising_autoencoder", "DenoisingAutoencoder"),
+    "ganomaly": ("ganomaly", "GANomaly"),
+    "alad": ("alad", "ALAD"),
+    "alocc": ("alocc", "ALOCC"),
 }
 
 
