@@ -8,29 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..networks.densenet import densenet169
+from ..networks.densenet import DenseNet, densenet169
 from ..networks.filters import FilterBank
-from ..networks.resnet import resnet18, resnet50, wide_resnet50_2
+from ..networks.resnet import ResNet, resnet18, resnet50, wide_resnet50_2
 from ..networks.vgg import DEVIATION, MEAN
 from . import weightfile
 from .base import Phase
 
 Name = Literal["resnet18", "resnet50", "wide_resnet50_2", "densenet169", "filters", "self"]
 
-IMAGENET: dict[str, Callable[..., nn.Module]] = {
+IMAGENET: dict[str, Callable[..., ResNet | DenseNet]] = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "wide_resnet50_2": wide_resnet50_2,
     "densenet169": densenet169,
 }
 STAGES = 3  # strides 4, 8, 16; PaDiM and PatchCore read no further
-ABOVE = ("layer4.", "fc.", "features.transition3.conv.", "features.denseblock4.", "features.norm5.", "classifier.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +38,6 @@ class BackboneConfig:
 
     name: Name = "resnet18"
     weights: str = ""  # file of an ImageNet architecture, .safetensors or what torch.save wrote
-
-    def __post_init__(self) -> None:
-        if self.weights and self.name not in IMAGENET:
-            raise ConfigError(
-                f"backbone '{self.name}' takes no weights", hint="leave out backbone.weights, or name another one"
-            )
 
 
 class Backbone(nn.Module):
@@ -62,7 +55,7 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig, channels_in: int) -> None:
         super().__init__()
         self.config = config
-        self.network: nn.Module
+        self.network: ResNet | DenseNet | FilterBank
         if config.name in IMAGENET:
             if channels_in not in (1, 3):
                 raise ConfigError(
@@ -70,10 +63,11 @@ class Backbone(nn.Module):
                     hint="use backbone.name=filters or backbone.name=self",
                 )
             self.network = IMAGENET[config.name](classes=0, stages=STAGES)
+        elif config.weights:
+            raise ConfigError(f"backbone '{config.name}' takes no weights", hint="leave them out, or name another backbone")
         else:
             self.network = FilterBank(channels_in)
-        self.channels = cast(tuple[int, ...], self.network.channels)
-        self.strides = cast(tuple[int, ...], self.network.strides)
+        self.channels, self.strides = self.network.channels, self.network.strides
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -92,7 +86,7 @@ class Backbone(nn.Module):
         """
         if self.config.name in IMAGENET:
             image = ((image.expand(-1, 3, -1, -1) + 1) / 2 - self.mean) / self.deviation
-        return self.network.stages(image, last)  # type: ignore[operator, no-any-return]
+        return self.network.stages(image, last)
 
     def check_size(self, height: int, width: int) -> None:
         """Raises ConfigError unless the three grids fit into each other and the smallest has at least two rows and columns."""
@@ -112,12 +106,12 @@ class Backbone(nn.Module):
             ConfigError: no weights named, or a file that does not hold them (see :func:`weightfile.load`).
         """
         name, path = self.config.name, self.config.weights
-        if name in IMAGENET:
+        if not isinstance(self.network, FilterBank):
             if not path:
                 raise ConfigError(
                     f"backbone '{name}' has no weights",
                     hint="give its ImageNet file with method.backbone.weights=FILE, or take method.backbone.name=filters "
                     "(fixed) or method.backbone.name=self (trained on your healthy images)",
                 )
-            weightfile.load(self.network, path, name=name, setting="method.backbone.weights", spare=ABOVE)
+            weightfile.load(self.network, path, name=name, setting="method.backbone.weights", spare=self.network.spare)
         return []

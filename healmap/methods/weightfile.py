@@ -12,6 +12,7 @@ from ..errors import CheckpointError, ConfigError
 from ..io.unpickle import plain
 from ..networks.densenet import DENSENETS, DenseNet, new_spelling
 from ..networks.resnet import RESNETS, ResNet
+from ..networks.vgg import VGG16
 
 COUNTER = "num_batches_tracked"  # of a batch norm; files from before 2018 lack it, and stored statistics do not need it
 Shapes = Mapping[str, tuple[int, ...]]
@@ -24,7 +25,7 @@ def load(network: nn.Module, path: Path | str, *, name: str, setting: str, spare
         path: a .safetensors file, or a state dict that torch.save wrote; tensors by their public names, floating point.
         name: the published architecture, for messages and to tell another one.
         setting: what the user set to the path.
-        spare: beginnings of the names of published tensors that the network does without (layers above, another head).
+        spare: how the names begin of tensors that are neither read nor required (layers above, a head for other classes).
 
     Raises:
         ConfigError: the file is missing, is no such file, or a tensor is lacking, unknown, misshapen or not finite. One line
@@ -33,7 +34,7 @@ def load(network: nn.Module, path: Path | str, *, name: str, setting: str, spare
     where, left = str(path), tuple(spare)
     every = {new_spelling(k): v for k, v in read(path, setting=setting).items()}
     given = {k: v for k, v in every.items() if not k.startswith(left)}
-    wanted = network.state_dict()
+    wanted = {k: v for k, v in network.state_dict().items() if not k.startswith(left)}
     faults = {
         "lacks": [k for k in wanted if k not in given and not k.endswith(COUNTER)],
         "has unknown": [k for k in given if k not in wanted],
@@ -42,7 +43,9 @@ def load(network: nn.Module, path: Path | str, *, name: str, setting: str, spare
     if any(faults.values()):
         found = told(every)
         if found and found != name:
-            hint = f"these are {found} weights" + (f": set {setting.rpartition('.')[0]}.name={found}" * (found in OFFERED))
+            hint = f"these are {found} weights"
+            if found in OFFERED and setting.endswith(SETTING):
+                hint += f": set {setting.removesuffix(SETTING)}{OTHER}={found}"
         else:
             hint = f"it must hold the tensors of {name} under torchvision's names"
         summary = "; ".join(f"{what} {_few(names)}" for what, names in faults.items() if names)
@@ -74,8 +77,25 @@ def read(path: Path | str, *, setting: str) -> dict[str, Tensor]:
 
 # What is known of other architectures, to say which one a file holds
 
+SETTING, OTHER = "backbone.weights", "backbone.name"
 OFFERED = ("resnet18", "resnet50", "wide_resnet50_2", "densenet169")
 HEADS = ("fc.", "classifier.")
+
+
+class _WholeVGG16(VGG16):
+    """With the four convolutions above relu4_2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for n in (21, 24, 26, 28):
+            self.features.add_module(str(n), nn.Conv2d(512, 512, 3))
+
+
+KNOWN: Mapping[str, Callable[[], nn.Module]] = {
+    **{name: (lambda name=name: ResNet(name)) for name in RESNETS},  # type: ignore[misc]
+    **{name: (lambda name=name: DenseNet(name)) for name in DENSENETS},  # type: ignore[misc]
+    "vgg16": _WholeVGG16,
+}
 
 
 def told(given: Mapping[str, Tensor]) -> str:
@@ -86,12 +106,6 @@ def told(given: Mapping[str, Tensor]) -> str:
             if _trunk({k: tuple(v.shape) for k, v in build().state_dict().items()}) == trunk:
                 return name
     return ""
-
-
-KNOWN: Mapping[str, Callable[[], nn.Module]] = {
-    **{name: (lambda name=name: ResNet(name)) for name in RESNETS},  # type: ignore[misc]
-    **{name: (lambda name=name: DenseNet(name)) for name in DENSENETS},  # type: ignore[misc]
-}
 
 
 def _trunk(shapes: Shapes) -> Shapes:

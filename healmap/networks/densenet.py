@@ -65,6 +65,7 @@ class DenseNet(nn.Module):
 
     Attributes:
         channels: of the stages' maps. strides: of the same.
+        spare: how the names of published tensors begin that are not this network's: stages above, the head of 1000 classes.
     """
 
     def __init__(self, name: str, *, channels: int = 3, classes: int = 1000, stages: int = 4, growth: int = 32) -> None:
@@ -87,6 +88,10 @@ class DenseNet(nn.Module):
                 f.norm5 = nn.BatchNorm2d(given)
         self.channels = tuple(maps)
         self.strides = tuple(4 << k for k in range(stages))
+        cut = [f"features.transition{stages}.conv.", "features.norm5."] if stages < 4 else []
+        for k in range(stages + 1, 5):
+            cut += [f"features.denseblock{k}.", f"features.transition{k}."]
+        self.spare = (*cut, "classifier.")
         self.classifier = nn.Linear(maps[-1], classes) if classes else None
         for m in self.modules():
             if isinstance(m, nn.Conv2d):

@@ -91,6 +91,7 @@ class ResNet(nn.Module):
 
     Attributes:
         channels: of the stages' maps. strides: of the same.
+        spare: how the names of published tensors begin that are not this network's: stages above, the head of 1000 classes.
     """
 
     def __init__(self, name: str, *, channels: int = 3, classes: int = 1000, stages: int = 4, width: int = 64) -> None:
@@ -108,6 +109,7 @@ class ResNet(nn.Module):
             maps.append(given)
         self.channels = tuple(maps)
         self.strides = tuple(4 << k for k in range(stages))
+        self.spare = (*(f"layer{k}." for k in range(stages + 1, 5)), "fc.")
         self.fc = nn.Linear(given, classes) if classes else None
         for m in self.modules():
             if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015, counted over the outputs, as torchvision does
