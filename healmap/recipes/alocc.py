@@ -1,0 +1,34 @@
+"""Recipes of ALOCC (CVPR 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..experiment import DataConfig, Experiment
+from ..methods.alocc import ALOCC
+from .small import for_minutes
+
+
+def alocc() -> Experiment:
+    """The authors' settings for MNIST, 28 px."""
+    data = DataConfig(size=28, batch_size=128, flip=False)  # authors' code
+    return Experiment(method_name="alocc", method=ALOCC.Config(), data=data, recipe="alocc")
+
+
+def patches() -> Experiment:
+    """The authors' settings for patches of surveillance video, 45 px; the images must be such patches."""
+    base = alocc()
+    return replace(base, data=replace(base.data, size=45), recipe="alocc-patches")
+
+
+def released() -> Experiment:
+    """As the authors' program trains and tests: its reconstruction term, D on the raw image, statistics of the moment."""
+    base = alocc()
+    method = replace(base.method, reconstruction="released", judged="raw", score="logit", statistics="image")
+    return replace(base, method=method, recipe="alocc-released")
+
+
+def small() -> Experiment:
+    """64 px with the authors' networks, which are small, for a first look in minutes on two CPU cores."""
+    data = replace(alocc().data, batch_size=32, flip=True)  # ours: few images
+    return for_minutes(alocc(), "alocc-small", data, lr=5e-4, steps=2000)  # ours: smaller batches, smaller steps
