@@ -74,6 +74,8 @@ class Phase:
     step: one iteration of the paper, whatever that costs; it draws the batches it needs and returns its losses by network.
     steps: how many; None: one pass over the data.
     lr_scale: (k, total) -> factor on every learning rate before step k of total.
+    ready: whether predictions mean something before the phase ends; if not, the method is not asked for any until then.
+    finish: called once after the last step, before the last validation.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Phase:
     steps: int | None
     optimisers: Mapping[str, Optimizer] = field(default_factory=dict)
     lr_scale: Callable[[int, int], float] = lambda k, total: 1.0
+    ready: bool = True
     finish: Callable[[], None] = lambda: None
 
 

@@ -152,7 +152,6 @@ class Loop:
                 self._after_step(phase, feed, losses, lr, between, stop)
         finally:
             feed.close()
-        phase.finish()
 
     def _feed(self, phase: Phase) -> Feed:
         return Feed(
@@ -207,13 +206,15 @@ class Loop:
             if self.fabric.is_global_zero:
                 self.journal.timing(p.done, p.elapsed, rate)
             self._images, self._seconds = 0, 0.0
+        if last:
+            phase.finish()  # before the method is asked what it learnt
         final = last and p.phase == len(self.phases) - 1
-        if p.done % settings.sample_every == 0 or final:
+        if (p.done % settings.sample_every == 0 and phase.ready) or final:
             row |= self._validate(between, final)
         if row and self.fabric.is_global_zero:
             self.journal.write(phase.name, p.done, lr, row)
         if last:
-            return  # the phase's end saves, after its ``finish``
+            return  # the phase's end saves
         wanted = self._stop_wanted(stop)
         if wanted or p.done % settings.save_every == 0:
             self._save(between)
