@@ -1,4 +1,4 @@
-"""Where shared test material lies. Tests that need it skip when it is absent."""
+"""Where shared test material lies. Tests that need it skip when it is absent; a place that was named must be there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("HEALMAP_SHARED", ROOT.parent / "shared"))
 CONFORMANCE = Path(os.environ.get("HEALMAP_CONFORMANCE", SHARED / "conformance"))
+
+
+def pytest_configure() -> None:
+    for variable, place in (("HEALMAP_SHARED", SHARED), ("HEALMAP_CONFORMANCE", CONFORMANCE)):
+        if variable in os.environ and not place.is_dir():
+            raise pytest.UsageError(f"{variable} names no folder: {place}")
 
 
 @pytest.fixture(scope="session")
