@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from .thresholds import Threshold, Thresholds, save_thresholds
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
 
+NO_MAP, NO_SCALE = "no threshold: the method gives no map", "default: the method gives no map"
 BRIGHTEST = 0.999  # the colour scale ends at this quantile of the validation maps: the top 0.1 % of pixels saturate
 
 
@@ -63,14 +65,15 @@ def find_thresholds(predictor: Predictor, val: Dataset, weights: str = "best") -
             masks += labels[index] == DISEASED
             annotated.add("", anomaly_map, native.mask)
     all_bins = every.bins()
-    pixel = _pixel_threshold(annotated.bins(), all_bins, masks, config)
+    mapped = type(predictor.method).localises
+    pixel = _pixel_threshold(annotated.bins(), all_bins, masks, config) if mapped else Threshold(how=NO_MAP)
     _, counts = all_bins.pooled()
     return Thresholds(
         image=Threshold(how="no threshold: the method must know the class")
         if choosy
         else _image_threshold(labels, scores, config),
         pixel=pixel,
-        scale=_scale(all_bins.values, counts, pixel.value),
+        scale=_scale(all_bins.values, counts, pixel.value) if mapped else replace(Thresholds().scale, how=NO_SCALE),
         sweep=tuple(threshold_grid(all_bins.values, counts, extra=[pixel.value] if pixel.value else []).tolist()),
         weights=weights,
         weights_sha256=predictor.weights_sha256,

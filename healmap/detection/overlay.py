@@ -119,11 +119,17 @@ def colour_bar(height: int, top: float, threshold: float | None = None, width: i
 
 
 def case_picture(result: CaseResult, predictor: Predictor) -> Picture:
-    """Input beside overlay with its colour bar; of a volume a sheet of evenly spaced overlays, the highest score among them."""
+    """Input beside overlay with its colour bar; of a volume a sheet of evenly spaced overlays, the highest score among them.
+
+    Without a map: input beside healed plane, as far as there is one; of a volume the slices as they are.
+    """
     from ..data.case import plane_axis, plane_of, stats_of
 
     image, preprocessing, thresholds = result.image, predictor.preprocessing, predictor.thresholds
     stats, axis = stats_of(image, preprocessing), plane_axis(image, preprocessing.config.axis)
+
+    def plain(plane: NDArray[Any]) -> Picture:
+        return panel(grey(plane, stats, preprocessing), None, None, thresholds.top, drawn_size(*plane.shape[:2]))
 
     def tile(index: int, smallest: int, over: bool = True) -> Picture:
         plane, _ = plane_of(image, index, axis)
@@ -132,7 +138,9 @@ def case_picture(result: CaseResult, predictor: Predictor) -> Picture:
         shape = drawn_size(plane.shape[0], plane.shape[1], smallest)
         return panel(grey(plane, stats, preprocessing), values, mask, thresholds.top, shape)
 
-    if not image.is_volume:
+    if not image.is_volume and result.anomaly_map is None:
+        tiles = [[plain(plane) for plane in (plane_of(image, 0, axis)[0], result.healed) if plane is not None]]
+    elif not image.is_volume:
         tiles = [[tile(0, SMALLEST, over=False), tile(0, SMALLEST)]]
     else:
         chosen = shown_slices(result.slices)

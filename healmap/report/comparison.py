@@ -10,7 +10,7 @@ from ..errors import UsageError
 from . import drawings as d
 from .page import Evaluation, at, png, read_evaluation, write_page
 from .pictures import tiles
-from .report import FIGURES, GLANCE, PERCENT, facts
+from .report import FIGURES, GLANCE, PERCENT, facts, scales
 from .verdict import summary, verdicts
 
 
@@ -52,7 +52,7 @@ def write_comparison(evaluations: Mapping[str, Path], out: Path) -> Path:
         table=table(trees),
         plots=[p for p in _plots(runs, colours, first) if p],
         cases=cases(runs),
-        scales=[(name, d.colour_scales(run.top, run.protocol["thresholds"]["pixel"]["value"])) for name, run in runs.items()],
+        scales=[(name, bars) for name, run in runs.items() if (bars := scales(run))],
         training=[(name, curves) for name, run in runs.items() if (curves := d.training_curves(run.log, 8))],
         facts={name: facts(run.protocol) for name, run in runs.items()},
     )

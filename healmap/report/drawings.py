@@ -149,17 +149,21 @@ def training_curves(log: Sequence[Mapping[str, str]], limit: int = 12) -> str | 
     return draw(paint, (10.2, 1.75 * -(-len(names) // 4)))
 
 
-def colour_scales(top: float, pixel: float | None, *, signed: bool = True) -> str:
-    """The two colour bars of the picture rows, in map units."""
+def colour_scales(top: float, pixel: float | None, *, signed: bool = True, mapped: bool = True) -> str | None:
+    """The colour bars of the picture rows, in map units: of signed differences and of maps. None where neither is shown."""
+    if not signed and not mapped:
+        return None
     from matplotlib.colors import ListedColormap, Normalize
 
     from ..detection.overlay import palette
 
     def paint(figure: Any) -> None:
-        grid = figure.subplots(1, 2 if signed else 1, squeeze=False)[0]
-        bars: list[tuple[Any, Any, float, str]] = [(grid[-1], ListedColormap(palette()), 0.0, "map")]
+        grid = figure.subplots(1, signed + mapped, squeeze=False)[0]
+        bars: list[tuple[Any, Any, float, str]] = []
         if signed:
-            bars.insert(0, (grid[0], diverging(), -top, "difference: image minus healed (red: image brighter)"))
+            bars.append((grid[0], diverging(), -top, "difference: image minus healed (red: image brighter)"))
+        if mapped:
+            bars.append((grid[-1], ListedColormap(palette()), 0.0, "map"))
         for axes, colours, low, title in bars:
             bar = figure.colorbar(_mappable(Normalize(low, top), colours), cax=axes, orientation="horizontal")
             bar.outline.set_visible(False)
@@ -169,7 +173,7 @@ def colour_scales(top: float, pixel: float | None, *, signed: bool = True) -> st
                 axes.axvline(pixel, color="#40e0ff", lw=1.6)
                 axes.set_title(f"map (line: pixel threshold {pixel:.3g})", fontsize=8.5, fontweight="normal")
 
-    return draw(paint, (7.6 if signed else 3.8, 0.62))
+    return draw(paint, (3.8 * (signed + mapped), 0.62))
 
 
 def diverging() -> Any:

@@ -50,6 +50,10 @@ SECTIONS = {
     "alarm": ("False alarms", "Healthy images with the highest scores."),
     "calm": ("Ordinary healthy images", "Healthy images whose scores lie in the middle."),
 }
+BY_SCORE = {  # where no image has a Dice: no map, no masks or no threshold
+    "best": "Diseased images with the highest scores, one per patient.",
+    "worst": "Diseased images with the lowest scores.",
+}
 PAPER = {
     "paper.image.accuracy": "accuracy at the equal-error threshold of these labels (HealthyGAN, Brainomaly)",
     "paper.image.sensitivity": "sensitivity there",
@@ -70,8 +74,13 @@ def write_report(evaluation: Path | str, out: Path | str | None = None) -> Path:
     named = {d.NAMES[k]: (points, d.COLOURS[k]) for k, points in found.curves["roc"].items()}
     froc = {d.NAMES[k]: (points, d.COLOURS[k]) for k, points in found.curves["froc"].items()}
     detectors = {d.NAMES["method"]: tree} | {d.NAMES[k]: tree["baseline"][k] for k in tree.get("baseline", {})}
-    rows = d.forest_rows(detectors, GLANCE)
-    sections = [{"title": title, "text": text, "rows": case_rows(found, role)} for role, (title, text) in SECTIONS.items()]
+    own = {path: title for path, title in GLANCE.items() if (at(tree, path) or {}).get("value") is not None}
+    rows = d.forest_rows(detectors, own)
+    rated = any(row["dice"] is not None for row in found.rows)
+    sections = [
+        {"title": title, "text": text if rated else BY_SCORE.get(role, text), "rows": case_rows(found, role)}
+        for role, (title, text) in SECTIONS.items()
+    ]
     return write_page(
         "report.html",
         Path(out) if out is not None else found.folder / "report.html",
@@ -84,8 +93,9 @@ def write_report(evaluation: Path | str, out: Path | str | None = None) -> Path:
         glance=d.forest(rows, {d.NAMES[k]: d.COLOURS[k] for k in d.NAMES if d.NAMES[k] in detectors}) if rows else None,
         table=table(tree),
         baselines=list(tree.get("baseline", {})),
-        plots=[p for p in (d.roc_curves(named), d.score_histogram(found), d.froc_curves(froc)) if p],
-        scales=d.colour_scales(found.top, protocol["thresholds"]["pixel"]["value"], signed=heals(found)),
+        plots=[p for p in (d.roc_curves(named), d.score_histogram(found), d.froc_curves(froc) if maps(found) else None) if p],
+        scales=scales(found),
+        mapped=maps(found),
         sections=[s for s in sections if s["rows"]],
         training=d.training_curves(found.log),
         paper=[(title, at(tree, path)) for path, title in PAPER.items() if (at(tree, path) or {}).get("value") is not None],
@@ -95,6 +105,16 @@ def write_report(evaluation: Path | str, out: Path | str | None = None) -> Path:
 
 def heals(found: Evaluation) -> bool:
     return any(name.endswith("/healed") for name in found.pictures)
+
+
+def maps(found: Evaluation) -> bool:
+    return any(name.endswith("/map") for name in found.pictures)
+
+
+def scales(found: Evaluation) -> str | None:
+    """The colour bars of what the run's pictures show."""
+    pixel = found.protocol["thresholds"]["pixel"]["value"]
+    return d.colour_scales(found.top, pixel, signed=heals(found), mapped=maps(found))
 
 
 def headline(found: Evaluation) -> list[dict[str, Any]]:
