@@ -183,6 +183,8 @@ def test_healing_is_measured_against_known_twins(run: Path, tmp_path: Path) -> N
     assert twin_tree["mse_untouched"]["value"] == pytest.approx(144 / 48**2 * (100.5 / 127.5) ** 2, rel=0.02)
     assert twin_tree["mse_difference"]["value"] < 1e-3
     assert twin_tree["ssim_difference"]["value"] > 0.99
+    assert tree["healthy"]["mse"]["n"] == 4
+    assert tree["healthy"]["mse"]["value"] == pytest.approx(0, abs=1e-4)
 
 
 def test_patients_are_scored_by_the_mean_of_their_images(run: Path, tmp_path: Path) -> None:
