@@ -27,15 +27,19 @@ METHODS: dict[str, tuple[str, str]] = {
     "cogan": ("cogan", "CoGAN"),
     "bigan": ("bigan", "BiGAN"),
     "restoration": ("restoration", "Restoration"),
+    "padim": ("padim", "PaDiM"),
+    "patchcore": ("patchcore", "PatchCore"),
     "resnet50-cam": ("resnet50_cam", "ResNet50CAM"),
     "densenet169": ("densenet169", "DenseNet169"),
     "dcls": ("dcls", "DCls"),
     "vae": ("vae", "VAE"),
     "autoencoder": ("autoencoder", "Autoencoder"),
     "denoising-autoencoder": ("denoising_autoencoder", "DenoisingAutoencoder"),
+    "f-anogan": ("fanogan", "FAnoGAN"),
     "ganomaly": ("ganomaly", "GANomaly"),
     "alad": ("alad", "ALAD"),
     "alocc": ("alocc", "ALOCC"),
+    "patch-scan-gan": ("patch_scan", "PatchScanGAN"),
 }
 
 
