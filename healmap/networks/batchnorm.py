@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from .norm import instance_norm
@@ -25,4 +26,6 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training or self.statistics == "stored":
             return super().forward(x)
-        return instance_norm(x, self.weight, self.bias, eps=self.eps)
+        # The per-image norm reads memory in order: a crop's gaps would be taken for pixels.
+        dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+        return instance_norm(x if dense else x.contiguous(), self.weight, self.bias, eps=self.eps)
