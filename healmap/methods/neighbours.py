@@ -1,0 +1,54 @@
+"""Exact nearest neighbours by matrix products, in blocks: memory does not grow with queries times rows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..losses.precision import at_least_float32
+
+BLOCK = (1024, 2048)  # queries and rows of one matrix product: 8 MB of distances; measured, larger ones are no faster
+
+
+class Nearest(NamedTuple):
+    distance: Tensor  # (Q, k) Euclidean, ascending
+    entry: Tensor  # (Q, k) int64, rows of the bank
+
+
+def nearest(queries: Tensor, bank: Tensor, k: int = 1, *, block: tuple[int, int] = BLOCK) -> Nearest:
+    """The k rows of the bank nearest to each query.
+
+        |q - m|² = |q|² - 2 q·m + |m|²
+
+    ranks them, without |q|², which is the same for all; the distances of the k that win are then taken from the differences
+    themselves, so that a query that lies in the bank is at 0. Float32 at least, whatever the precision around.
+
+    queries: (Q, D). bank: (K, D), K >= k. block: changes time and memory, not the result.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        bank = at_least_float32(bank)
+        norms = bank.square().sum(1)
+        parts = [_nearest(q, bank, norms, k, block[1]) for q in queries.to(bank.dtype).split(block[0])]
+    return Nearest(torch.cat([p.distance for p in parts]), torch.cat([p.entry for p in parts]))
+
+
+def _nearest(q: Tensor, bank: Tensor, norms: Tensor, k: int, width: int) -> Nearest:
+    value, entry = q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
+    for start in range(0, len(bank), width):
+        part = slice(start, start + width)
+        found, where = _smallest(torch.addmm(norms[part], q, bank[part].T, alpha=-2), k)
+        value, order = _smallest(torch.cat([value, found], 1), k)
+        entry = torch.cat([entry, where + start], 1).gather(1, order)
+    distance = (q[:, None] - bank[entry]).square().sum(2).sqrt()  # (queries, k)
+    distance, order = distance.sort(1)
+    return Nearest(distance, entry.gather(1, order))
+
+
+def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(Q, n) -> the min(k, n) smallest of each row and their places; min alone is much faster than topk."""
+    if k == 1:
+        return values.min(1, keepdim=True)
+    found = values.topk(min(k, values.shape[1]), dim=1, largest=False)
+    return found.values, found.indices
