@@ -1,4 +1,5 @@
-"""Frozen networks whose features PaDiM and PatchCore compare: published ones, or a fixed bank of filters.
+"""Frozen networks whose features PaDiM and PatchCore compare: published ones, a fixed bank of filters, or one that is trained
+on the healthy images at hand.
 
 There are no weights inside healmap and none are downloaded. An ImageNet architecture reads the file that the user names;
 without one it is refused, since features of random weights tell little and nobody would notice.
@@ -6,11 +7,13 @@ without one it is refused, since features of random weights tell little and nobo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as distributed
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -18,8 +21,11 @@ from ..networks.densenet import DenseNet, densenet169
 from ..networks.filters import FilterBank
 from ..networks.resnet import ResNet, resnet18, resnet50, wide_resnet50_2
 from ..networks.vgg import DEVIATION, MEAN
-from . import weightfile
-from .base import Phase
+from ..types import Batch
+from . import pretext, weightfile
+from .base import Losses, Optimisers, Phase
+from .checks import require_positive
+from .optim import adam
 
 Name = Literal["resnet18", "resnet50", "wide_resnet50_2", "densenet169", "filters", "self"]
 
@@ -38,6 +44,14 @@ class BackboneConfig:
 
     name: Name = "resnet18"
     weights: str = ""  # file of an ImageNet architecture, .safetensors or what torch.save wrote
+    # Settings of "self", a ResNet-18. Sources: ours; docs/backbones.md has what was measured.
+    self_task: pretext.Task = "restoration"
+    self_steps: int = 1000
+    self_width: int = 32  # channels of its first layer; 64 is ResNet-18's own width, and four times the work
+    self_lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_positive(self, "self_steps", "self_width", "self_lr")
 
 
 class Backbone(nn.Module):
@@ -56,6 +70,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config = config
         self.network: ResNet | DenseNet | FilterBank
+        self.pretext: pretext.Restoration | pretext.Rotation | None = None
         if config.name in IMAGENET:
             if channels_in not in (1, 3):
                 raise ConfigError(
@@ -65,6 +80,9 @@ class Backbone(nn.Module):
             self.network = IMAGENET[config.name](classes=0, stages=STAGES)
         elif config.weights:
             raise ConfigError(f"backbone '{config.name}' takes no weights", hint="leave them out, or name another backbone")
+        elif config.name == "self":
+            self.network = resnet18(channels=channels_in, classes=0, stages=STAGES, width=config.self_width)
+            self.pretext = pretext.head(config.self_task, channels_in, self.network.channels)
         else:
             self.network = FilterBank(channels_in)
         self.channels, self.strides = self.network.channels, self.network.strides
@@ -106,6 +124,11 @@ class Backbone(nn.Module):
             ConfigError: no weights named, or a file that does not hold them (see :func:`weightfile.load`).
         """
         name, path = self.config.name, self.config.weights
+        if self.pretext is not None:
+            owned = [*self.network.parameters(), *self.pretext.parameters()]
+            optimisers = {"backbone": adam(owned, lr=self.config.self_lr, betas=(0.9, 0.999))}
+            steps, scale = self.config.self_steps, pretext.lr_scale
+            return [Phase(name="backbone", step=self.step, steps=steps, optimisers=optimisers, lr_scale=scale, ready=False)]
         if not isinstance(self.network, FilterBank):
             if not path:
                 raise ConfigError(
@@ -115,3 +138,33 @@ class Backbone(nn.Module):
                 )
             weightfile.load(self.network, path, name=name, setting="method.backbone.weights", spare=self.network.spare)
         return []
+
+    def step(self, batches: Iterator[Batch], k: int, optimisers: Optimisers) -> dict[str, Losses]:
+        """One step of the network's own training, on healthy images."""
+        assert self.pretext is not None
+        with self._learning():
+            losses = self.pretext.losses(self.network, next(batches).image)  # type: ignore[arg-type]
+            optimisers.descend("backbone", losses.total)
+        self._share_statistics()
+        return {"backbone": losses}
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        """Within, the network is in training mode and takes gradients; outside it never is."""
+        try:
+            super().train(True)
+            yield self.requires_grad_(True)  # type: ignore[misc]
+        finally:
+            self.requires_grad_(False)
+            self.eval()
+
+    def _share_statistics(self) -> None:
+        """The stored statistics become the mean of all processes', so that all go on to measure with the same network."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        stored = [b for name, b in self.network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        flat = torch.cat(stored)
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        for buffer, part in zip(stored, flat.split([len(b) for b in stored]), strict=True):
+            buffer.copy_(part)
