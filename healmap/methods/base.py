@@ -111,6 +111,13 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.config, self.spec = config, spec
 
+    def check_data(self, images: int) -> list[str]:
+        """Asked before any work: whether so many training images (of set A, where there are two sets) will do.
+
+        Returns remarks for the user and the run's manifest. Raises UsageError where there is no point in beginning.
+        """
+        return []
+
     @abstractmethod
     def phases(self) -> Sequence[Phase]: ...
 

@@ -77,6 +77,12 @@ class Loop:
         self._clock, self._images, self._seconds = 0.0, 0, 0.0  # of the log interval
         self._guarded = GUARDED_STEPS if training.compile and compile_networks(method) else 0
 
+    @property
+    def ready(self) -> bool:
+        """Whether the method's predictions mean something where the run stands."""
+        phase = self.position.phase
+        return phase >= len(self.phases) or self.phases[phase].ready
+
     # State
 
     def state_dict(self) -> dict[str, Any]:

@@ -96,6 +96,9 @@ def train_run(
             workers=experiment.data.workers,
         )
         method = _build(experiment, train, fabric.device)
+        remarks = method.check_data(len(loader.a))
+        for remark in remarks:
+            progress.note(remark)
         if fabric.global_rank:
             rng.seed_all(training.seed + fabric.global_rank)  # same weights, other random numbers
         conditions = {
@@ -107,7 +110,7 @@ def train_run(
         }
         journal = Journal(out, tensorboard=training.tensorboard and fabric.is_global_zero)
         loop = Loop(method, loader, training, fabric, journal=journal, progress=progress)
-        run = _Run(experiment, train, val, out, loop, settings, data, conditions, progress, notes)
+        run = _Run(experiment, train, val, out, loop, settings, data, conditions, progress, [*(notes or []), *remarks])
         if fabric.is_global_zero:
             run.open(state)
         fabric.barrier()
@@ -247,10 +250,11 @@ class _Run:
         return rank > before or (rank == before and not (self.validator is not None and self.validator.first_of_equals))
 
     def save(self, state: dict[str, Any], *, step: int) -> None:
-        with self.loop.average.applied():
-            self._weights("last", step)
-            if not self.best:
-                self._weights("best", step)
+        if self.loop.ready:  # weights that have no answers yet are of no use to anyone, and may be large
+            with self.loop.average.applied():
+                self._weights("last", step)
+                if not self.best:
+                    self._weights("best", step)
         checkpoint.save(self.out, {
             "settings": json.dumps(self.settings), "data": self.data, "conditions": self.conditions, "loop": state,
             "best": self.best, "scale": self.scale, "figures": self.figures,
