@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ..config import from_plain, to_plain
 from ..errors import CapabilityError, CheckpointError, ConfigError
-from ..io.atomic import write_bytes, write_json
+from ..io.atomic import replacing, write_json
 from ..io.hashing import sha256_file
 from ..types import Spec
 from . import METHODS, get
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "healmap-weights", 1
 CARD_LIMIT, HEADER_LIMIT = 16 * 2**20, 16 * 2**20  # bytes; real cards and headers hold some kilobytes
+KINDS = {  # in the order in which the safetensors package writes them
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 RESERVED = ("format", "version", "method", "config", "spec", "sha256", "previous_sha256")
 
 
@@ -46,23 +59,47 @@ def save(method: Method, path: Path | str, card: Mapping[str, Any], *, tensors: 
     Raises:
         WriteError: the disk is full or the folder cannot be written.
     """
-    from safetensors.torch import save as serialise
-
     path = Path(path)
     name = name_of(method)
     state = kept(method)
     state |= {k: v.to(state[k].dtype) for k, v in (tensors or {}).items()}
-    # Fresh plain tensors: safetensors refuses shared memory and other layouts than the standard one.
-    data = serialise({k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()})
-    described = {
-        "format": FORMAT, "version": VERSION, "method": name, "config": to_plain(method.config), "spec": to_plain(method.spec),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        # Card and weights cannot be replaced in one act: a new card also accepts the weights it is about to succeed.
-        "previous_sha256": sha256_file(path) if path.is_file() else None,
-        **{k: v for k, v in card.items() if k not in RESERVED},
-    }  # fmt: skip
-    write_json(card_path(path), described)
-    return write_bytes(path, data)
+    with replacing(path) as temporary:
+        digest = _write(temporary, state)
+        described = {
+            "format": FORMAT, "version": VERSION, "method": name, "config": to_plain(method.config),
+            "spec": to_plain(method.spec), "sha256": digest,
+            # Card and weights cannot be replaced in one act: a new card also accepts the weights it is about to succeed.
+            "previous_sha256": sha256_file(path) if path.is_file() else None,
+            **{k: v for k, v in card.items() if k not in RESERVED},
+        }  # fmt: skip
+        write_json(card_path(path), described)
+    return path
+
+
+def _write(path: Path, state: Mapping[str, Tensor]) -> str:
+    """A safetensors file, byte for byte as the package writes it, and its SHA-256.
+
+    Straight from the tensors' own memory where their layout allows it: a state may take half of the machine's, and the
+    package's writers need room for one or two more, or leave files of their own when they are killed.
+    """
+    kinds = {dtype: kind for kind, dtype in KINDS.items()}
+    order = sorted(state, key=lambda name: ([*kinds].index(state[name].dtype), name))
+    header, end = {}, 0
+    for name in order:
+        tensor, begin, end = state[name], end, end + state[name].nbytes
+        header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for data in chain((len(text).to_bytes(8, "little"), text), (_bytes(state[name]) for name in order)):
+            digest.update(data)
+            file.write(data)
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def kept(method: Method) -> dict[str, Tensor]:
@@ -141,22 +178,10 @@ def _shapes(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         length = int.from_bytes(file.read(8), "little")
     if length > min(HEADER_LIMIT, path.stat().st_size):
         raise CheckpointError("weights have an impossible header", where=str(path))
-    kinds = {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-    }
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            return {name: (tuple(s.get_shape()), kinds[s.get_dtype()]) for name, s in slices.items()}
+            return {name: (tuple(s.get_shape()), KINDS[s.get_dtype()]) for name, s in slices.items()}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"weights cannot be read: {type(error).__name__}", where=str(path)) from None
 

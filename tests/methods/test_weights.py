@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 import torch
 
 from healmap import methods
-from healmap.errors import CapabilityError, CheckpointError
+from healmap.errors import CapabilityError, CheckpointError, WriteError
+from healmap.io.atomic import write_json
 from healmap.methods import weights
 from healmap.methods.base import Method
 from healmap.types import Needs
@@ -61,20 +64,22 @@ def test_there_and_back(path: Path) -> None:
     method, card = weights.load(path)
     assert torch.equal(torch.get_rng_state(), before), "reading draws no random number of the caller's"
     assert (card["format"], card["step"], card["method"]) == ("healmap-weights", 7, "stargan")
+    assert path.stat().st_mode == weights.card_path(path).stat().st_mode, "whoever may read the card may read the weights"
     assert not method.training
     for a, b in zip(method.state_dict().values(), tiny().state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_kill_between_card_and_weights_leaves_a_pair(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies(*_: object) -> Path:
+    def dies(*arguments: Any) -> Path:
+        write_json(*arguments)
         raise KeyboardInterrupt
 
     method = tiny()
     with torch.no_grad():
         next(method.parameters()).add_(1)
     with monkeypatch.context() as patch:
-        patch.setattr(weights, "write_bytes", dies)
+        patch.setattr(weights, "write_json", dies)
         with pytest.raises(KeyboardInterrupt):
             weights.save(method, path, {"step": 8})
     loaded, _ = weights.load(path)
@@ -88,6 +93,53 @@ def test_averages_take_the_place_of_the_method_s_own(tmp_path: Path) -> None:
     loaded, _ = weights.load(weights.save(method, tmp_path / "w.safetensors", {}, tensors={name: mean}))
     assert torch.equal(loaded.state_dict()[name], mean)
     assert not torch.equal(method.state_dict()[name], mean)
+
+
+def test_written_without_a_second_copy(tmp_path: Path) -> None:
+    """Statistics may take half of the machine's memory: 200 MB are written without another 200 MB."""
+    code = (
+        "import resource, sys, torch; from healmap.methods import get, weights; from healmap.types import Spec\n"
+        "cls = get('padim'); config, spec = cls.tiny()\n"
+        "m = cls(type(config)(backbone=config.backbone, d=54), Spec(height=512, width=512))\n"
+        "big = sum(v.nbytes for v in m.state_dict().values()) / 1024\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "weights.save(m, sys.argv[1], {})\n"
+        "print(big, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "w.safetensors")]
+    held, more = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert held > 200_000
+    assert more < held / 4
+
+
+def test_files_are_those_of_the_package(tmp_path: Path) -> None:
+    from safetensors.torch import save
+
+    base = torch.randn(2, 3, 5, 7)
+    state = {
+        "z.half": base[0].half(), "turned": base.contiguous(memory_format=torch.channels_last), "shared": base[0],
+        "Höhe": base, "wide": base.double(), "brain": base.bfloat16(), "one": torch.tensor(7), "a flag": torch.tensor(True),
+        "none": torch.zeros(0, 3), "a": base.half(),
+        "bytes": torch.arange(5, dtype=torch.uint8), "spread": base.new_ones(1).expand(4, 2),
+    }  # fmt: skip
+    digest = weights._write(tmp_path / "w", state)
+    assert (tmp_path / "w").read_bytes() == save({k: v.clone(memory_format=torch.contiguous_format) for k, v in state.items()})
+    assert digest == hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest()
+
+
+def test_a_full_disk_leaves_what_was_there(path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(WriteError) as caught:
+            weights.save(tiny(), path, {"step": 8})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(path) in str(caught.value)
+    assert sorted(p.name for p in path.parent.iterdir()) == ["best.json", "best.safetensors"]
+    assert weights.load(path)[1]["step"] == 7
 
 
 def test_a_class_outside_the_table_is_told(tmp_path: Path) -> None:
