@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import evaluate, import_weights, make_phantoms, predict, train, translate
+    from .api import compare, evaluate, import_weights, make_phantoms, predict, train, translate
     from .detection.predictor import Predictor
     from .errors import HealError
     from .experiment import DataConfig, DetectionConfig, Experiment, TrainingConfig
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "train": "api", "predict": "api", "evaluate": "api", "import_weights": "api", "make_phantoms": "api", "translate": "api",
+    "train": "api", "predict": "api", "evaluate": "api", "compare": "api", "import_weights": "api", "make_phantoms": "api",
+    "translate": "api",
     "Predictor": "detection.predictor",
     "HealError": "errors",
     "Experiment": "experiment", "DataConfig": "experiment", "TrainingConfig": "experiment", "DetectionConfig": "experiment",
@@ -38,6 +39,7 @@ __all__ = [
     "Spec",
     "TrainingConfig",
     "__version__",
+    "compare",
     "evaluate",
     "import_weights",
     "make_phantoms",

@@ -157,6 +157,20 @@ def evaluate(
     return metrics
 
 
+def compare(
+    runs: Sequence[Path | str], data: Path | str | Table, out: Path | str, *, split: str = "test", weights: str = "best",
+    **options: Any,
+) -> Mapping[str, Any]:  # fmt: skip
+    """One table and page of several runs on the same labelled images; see :func:`healmap.evaluation.compare.compare_runs`."""
+    from .evaluation.compare import compare_runs
+    from .report.compared import write_compared
+
+    table, _ = with_splits(data)
+    found = compare_runs(runs, table, split, Path(out), weights=weights, **options)
+    write_compared(Path(out))
+    return found
+
+
 def import_weights(
     program: str,
     file: Path | str,

@@ -158,6 +158,26 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--no-baselines", action="store_true", help="leave the trivial baselines out")
     _add_apply(evaluate)
 
+    compare = _add(
+        commands, "compare", "several runs on the same images: one table, one page with the same cases side by side",
+        "healmap compare runs/padim runs/vae runs/restoration --data images/ --split test -o comparison", _compare,
+    )  # fmt: skip
+    compare.add_argument(
+        "models", nargs="+", type=Path, metavar="RUN",
+        help="run folders; differences are to the first, and the baselines see the images as it does",
+    )  # fmt: skip
+    compare.add_argument("--data", type=Path, required=True, metavar="PATH")
+    compare.add_argument("--split", default="test", choices=("train", "val", "test"))
+    compare.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="gets table.csv, table.md, compare.html, compare.json"
+    )
+    compare.add_argument("--bootstrap", type=int, default=500, metavar="N", help="resamples of patients for the intervals")
+    compare.add_argument(
+        "--cases", type=int, default=3, metavar="N", help="diseased and as many healthy images on the page (3)"
+    )
+    compare.add_argument("--assume-diseased", action="store_true", help="va-gan: heal the healthy images as well")
+    _add_apply(compare)
+
     demo = _add(commands, "demo", "phantoms, two methods, a report: about five minutes on two cores", "healmap demo", _demo)
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="OUT")
     demo.add_argument(
@@ -371,6 +391,21 @@ def _evaluate(args: argparse.Namespace) -> int:
     listing.metrics(metrics)
     print(f"report: {args.output / 'report.html'}")
     return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from .. import api
+    from . import listing
+
+    found = api.compare(
+        args.models, args.data, args.output, split=args.split, weights=args.weights, device=args.device,
+        bootstrap=args.bootstrap, cases=args.cases, assume_diseased=args.assume_diseased, tell=print,
+    )  # fmt: skip
+    listing.comparison(found)
+    for bad in found["failed"]:
+        print(f"healmap: {bad['run']}: {bad['error']}", file=sys.stderr)
+    print(f"table: {args.output / 'table.md'}\npage: {args.output / 'compare.html'}")
+    return SOME_FAILED if found["failed"] else 0
 
 
 def _demo(args: argparse.Namespace) -> int:

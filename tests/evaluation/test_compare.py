@@ -1,0 +1,301 @@
+"""Several runs on the same images: their own figures, paired differences, what is used again and what is refused."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import fakes
+import numpy as np
+import pytest
+import torch
+from fakes import Dimmer, make_run, plane
+from PIL import Image as Pil
+
+from healmap import methods
+from healmap.data.dataset import open_dataset
+from healmap.detection.predictor import Predictor
+from healmap.errors import DataError, UsageError
+from healmap.evaluation import compare, parts
+from healmap.evaluation.compare import choose_cases, compare_runs, names_of
+from healmap.evaluation.evaluate import evaluate_run
+from healmap.experiment import DataConfig
+from healmap.methods import weights
+from healmap.types import Prediction
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two images of each of six patients per split, every second patient diseased; a column "site" that tells halves apart."""
+    folder = tmp_path / "data"
+    (folder / "masks").mkdir(parents=True)
+    rows, number = ["path,label,patient_id,split,mask,site"], 0
+    for split in ("train", "val", "test"):
+        for p in range(6):
+            for k in range(2):
+                number += 1
+                image = plane(number, lesion=(6 + 3 * k, 8 + 2 * p, 12) if p % 2 else None)
+                mask = f"masks/{number}.png" if p % 2 else ""
+                if mask:
+                    Pil.fromarray(((image == 228) * 255).astype(np.uint8)).save(folder / mask)
+                    if split == "test" and p == 1:
+                        image[image == 228] = 120  # below the middle: missed
+                elif k:
+                    image[40, 5] = 150  # a speck: a false alarm of the map
+                Pil.fromarray(image).save(folder / f"{number}.png")
+                site = "a" if p < 4 else "b"
+                rows.append(f"{number}.png,{'diseased' if p % 2 else 'healthy'},{split}{p},{split},{mask},{site}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logistic regression of the thumbnails is most of the time: one test has it."""
+    if "alone" not in request.node.name:
+        monkeypatch.setattr("healmap.evaluation.evaluate.fit_thumbnails", lambda train: "left out")
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A Dimmer at 48 px, one at 32 px, and one that changes nothing."""
+    made = [make_run(tmp_path / name, monkeypatch, size=size) for name, size in (("wide", 48), ("narrow", 32), ("idle", 48))]
+    change(made[2], level=1.0)
+    return made
+
+
+def change(run: Path, *, level: float) -> None:
+    file = run / "weights" / "best.safetensors"
+    method, card = weights.load(file)
+    with torch.no_grad():
+        method.get_parameter("level").fill_(level)
+    weights.save(method, file, dict(card))
+
+
+def by_name(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["run"]: row for row in tree["runs"]}
+
+
+def compared(runs: list[Path], data: Path, out: Path, **options: Any) -> dict[str, Any]:
+    return compare_runs(runs, data, "test", out, **({"device": "cpu", "bootstrap": 40, "cases": 2} | options))
+
+
+def test_figures_are_those_of_each_run_alone(runs: list[Path], data: Path, tmp_path: Path) -> None:
+    tree = compared(runs, data, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["runs"] == tree["runs"]
+    for name, run in zip(("wide", "narrow", "idle"), runs, strict=True):
+        alone = evaluate_run(run, data, "test", tmp_path / f"alone-{name}", device="cpu", bootstrap=40)
+        row = by_name(tree)[name]
+        for part in ("image", "pixel", "lesion", "healthy"):
+            assert row["figures"][part] == alone[part], (name, part)
+        if name != "narrow":  # the baselines see the images as the first run does
+            assert row["margin"] == alone["margin"]
+            assert tree["baselines"]["figures"]["all"] == alone["baseline"]
+    assert tree["failed"] == []
+    assert any("working size differs (48 px: wide, idle; 32 px: narrow)" in note for note in tree["notes"])
+
+
+def test_differences_are_paired(runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = make_run(tmp_path / "again", monkeypatch, size=48)
+    tree = compared([runs[0], again, runs[2]], data, tmp_path / "out")
+    rows = by_name(tree)
+    assert "difference" not in rows["wide"]
+    same, idle = rows["again"]["difference"], rows["idle"]["difference"]
+    assert same["pixel"]["ap"]["value"] == 0
+    assert same["pixel"]["ap"]["ci95"] == [0, 0]  # unpaired resamples would spread
+    mine, first = rows["idle"]["figures"]["image"]["auroc"], rows["wide"]["figures"]["image"]["auroc"]
+    assert idle["image"]["auroc"]["value"] == pytest.approx(mine["value"] - first["value"])
+    assert rows["idle"]["margin"]["threshold"]["pixel"]["ap"]["value"] < 0
+
+
+def test_runs_with_a_fault_are_listed(runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = make_run(tmp_path / "damaged", monkeypatch, size=48)
+    (damaged / "weights" / "best.safetensors").write_bytes(b"nothing of the kind")
+    (tmp_path / "empty").mkdir()
+    colour = make_run(tmp_path / "colour", monkeypatch, size=48)
+    card = colour / "weights" / "best.json"
+    plain = json.loads(card.read_text())
+    plain["preprocessing"]["settings"]["channels"] = 3
+    card.write_text(json.dumps(plain))
+    told: list[str] = []
+    given = [damaged, runs[0], tmp_path / "nowhere", tmp_path / "empty", colour]
+    tree = compared(given, data, tmp_path / "out", tell=told.append)
+    reasons = {bad["run"]: bad["error"] for bad in tree["failed"]}
+    assert list(reasons) == ["damaged", "nowhere", "empty", "colour"]
+    assert [row["run"] for row in tree["runs"]] == ["wide"]
+    assert "no weights 'best'" in reasons["empty"]
+    assert "its card prepares 3 x 48 x 48" in reasons["colour"]
+    assert str(tmp_path) not in json.dumps(reasons), "pages travel: no folders of this machine"
+    assert [line.partition(":")[0] for line in told] == ["damaged", "wide", "nowhere", "empty", "colour"]
+    with pytest.raises(DataError, match=r"no run could be evaluated.*damaged: .*empty: no weights"):
+        compared([damaged, tmp_path / "empty"], data, tmp_path / "none")
+    assert not (tmp_path / "none" / "compare.json").exists()
+
+
+def test_what_is_wrong_with_the_request_is_wrong_usage(runs: list[Path], data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to compare"):
+        compared([], data, tmp_path / "out")
+    with pytest.raises(UsageError, match="named twice"):
+        compared([runs[0], Path(f"{runs[0]}/.")], data, tmp_path / "out")
+    with pytest.raises(UsageError, match="no row belongs to split 'tset'"):
+        compare_runs(runs, data, "tset", tmp_path / "out")
+    table = (data / "labels.csv").read_text().replace("test1", "train1")
+    (data / "labels.csv").write_text(table)
+    with pytest.raises(UsageError, match="train1"):  # every run fails for the same reason: the data's
+        compared(runs[:1] + runs[2:], data, tmp_path / "out")
+
+
+def test_a_method_that_must_know_the_class(
+    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Choosy(Dimmer):
+        class_at_inference = True
+
+    monkeypatch.setattr(fakes, "Choosy", Choosy, raising=False)
+    choosy = make_run(tmp_path / "choosy", monkeypatch, size=48)
+    card = choosy / "weights" / "best.json"
+    monkeypatch.setitem(methods.METHODS, "choosy", ("fakes", "Choosy"))
+    card.write_text(card.read_text().replace('"dimmer"', '"choosy"'))
+    tree = compared([runs[2], choosy], data, tmp_path / "out")
+    row = by_name(tree)["choosy"]
+    assert (row["shown"], row["evaluated"]["images"]) == ("diseased", 6)
+    assert row["figures"]["image"]["auroc"]["value"] is None
+    assert "difference" not in row, "the images are others"
+    alone = evaluate_run(choosy, data, "test", tmp_path / "alone", device="cpu", bootstrap=40)
+    assert row["margin"] == alone["margin"]
+    assert tree["baselines"]["figures"]["diseased"] == alone["baseline"]
+    assert tree["baselines"]["figures"]["all"]["threshold"]["image"]["auroc"]["value"] is not None
+    assert any(note.startswith("choosy: ") for note in tree["notes"])
+    tree = compared([runs[2], choosy], data, tmp_path / "out", assume_diseased=True)
+    assert by_name(tree)["choosy"]["shown"] == "all"
+    assert set(tree["baselines"]["figures"]) == {"all"}
+
+
+def test_a_method_without_a_map(runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Teller(Dimmer):
+        localises = False
+        heals = False
+
+        def predict(self, image: torch.Tensor) -> Prediction:
+            return Prediction(super().predict(image).score)
+
+    monkeypatch.setattr(fakes, "Teller", Teller, raising=False)
+    teller = make_run(tmp_path / "teller", monkeypatch, size=48)
+    monkeypatch.setitem(methods.METHODS, "teller", ("fakes", "Teller"))
+    card = teller / "weights" / "best.json"
+    card.write_text(card.read_text().replace('"dimmer"', '"teller"'))
+    row = by_name(compared([runs[0], teller], data, tmp_path / "out"))["teller"]
+    assert row["figures"]["pixel"]["ap"]["reason"] == "this detector gives no map"
+    assert row["figures"]["image"]["auroc"]["value"] == pytest.approx(
+        by_name(compared(runs[:1], data, tmp_path / "out"))["wide"]["figures"]["image"]["auroc"]["value"]
+    )
+
+
+def test_only_what_is_the_same_is_used_again(
+    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, looked = tmp_path / "out", []
+    collect = compare.collect
+
+    def counted(predictor: Predictor, *rest: Any) -> None:
+        looked.append(predictor.weights_sha256)
+        collect(predictor, *rest)
+
+    monkeypatch.setattr(compare, "collect", counted)
+
+    def times(given: list[Path], **options: Any) -> int:
+        looked.clear()
+        compared(given, data, out, **options)
+        return len(looked)
+
+    first = compared(runs[:2], data, out)
+    assert times(runs[:2]) == 0
+    assert json.loads((out / "compare.json").read_text())["runs"] == first["runs"]
+    assert times(runs) == 1, "only the new run"
+    change(runs[1], level=0.1)
+    assert times(runs) == 1, "only the one with other weights"
+    assert times(runs, bootstrap=30) == 3
+    used = {p.name for p in (out / "parts").iterdir()}
+    assert {Path(row["pictures"]).name for row in json.loads((out / "compare.json").read_text())["runs"]} <= used
+    assert len(used) == 4, "three runs and the baselines; what is no longer used is gone"
+    (out / "parts" / sorted(used)[0] / "samples.npz").write_bytes(b"damaged")
+    times(runs, bootstrap=30)
+    assert times(runs, bootstrap=30) == 0
+    monkeypatch.setattr(parts, "code", lambda: "other code")
+    assert times(runs, bootstrap=30) == 3
+    thresholds = runs[0] / "weights" / "thresholds.json"
+    plain = json.loads(thresholds.read_text())
+    plain["pixel"]["value"] *= 1.5
+    thresholds.write_text(json.dumps(plain))
+    assert times(runs, bootstrap=30) == 1, "another threshold"
+    Pil.fromarray(plane(999)).save(data / "25.png")  # an image of the test split
+    assert times(runs, bootstrap=30) == 3, "another image"
+
+
+def test_the_comparison_is_on_the_images_that_all_admit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = make_run(tmp_path / "every", monkeypatch, size=48)
+    some = make_run(tmp_path / "some", monkeypatch, size=48)
+    other = make_run(tmp_path / "other", monkeypatch, size=48)
+    for run, site in ((some, "a"), (other, "b")):
+        card = run / "weights" / "best.json"
+        plain = json.loads(card.read_text())
+        plain["data"] = {**plain["preprocessing"]["settings"], "select": f"site={site}"}
+        card.write_text(json.dumps(plain))
+    tree = compared([every, some, other], data, tmp_path / "out")
+    assert [row["evaluated"]["images"] for row in tree["runs"]] == [8, 8]
+    assert tree["evaluated"]["images"] == 8
+    assert "the comparison is on the 8 that all admit (every 12)" in tree["notes"][0]
+    assert tree["failed"][0]["run"] == "other"
+    assert "admit none of the images" in tree["failed"][0]["error"]
+
+
+def test_one_run_is_in_memory_at_a_time(runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Any]] = []
+    most: list[int] = []
+    load = weights.load
+
+    def watched(*arguments: Any) -> Any:
+        gc.collect()
+        most.append(sum(ref() is not None for ref in alive))
+        method, card = load(*arguments)
+        alive.append(weakref.ref(method))
+        return method, card
+
+    monkeypatch.setattr("healmap.detection.predictor.weights_files.load", watched)
+    compared(runs, data, tmp_path / "out")
+    assert len(most) == 6
+    assert max(most) <= 1
+
+
+def test_shown_cases_depend_on_the_images_alone(runs: list[Path], data: Path, tmp_path: Path) -> None:
+    test = open_dataset(data, "test", DataConfig(size=48, normalisation="none"))
+    chosen = choose_cases(test, 3)
+    assert [test.items[i].label for i in chosen] == ["diseased"] * 3 + ["healthy"] * 3
+    assert len({test.items[i].patient_id for i in chosen}) == 6, "of as many patients as there are"
+    assert len(choose_cases(test, 5)) == 10
+    assert choose_cases(test, 0) == []
+    forth, back = (compared(order, data, tmp_path / "out")["cases"] for order in (runs, runs[::-1]))
+    assert forth == back
+    assert [case["key"] for case in forth] == [test.items[i].key for i in choose_cases(test, 2)]
+
+
+def test_names_tell_runs_apart(tmp_path: Path) -> None:
+    assert list(names_of(["runs/padim", "vae/"])) == ["padim", "vae"]
+    assert list(names_of(["a/x/run", "b/x/run", "other"])) == ["a/x/run", "b/x/run", "other"]
+    assert list(names_of(["a/run", "b/run"])) == ["a/run", "b/run"]
+
+
+def test_the_notes_of_an_unfinished_training(runs: list[Path], data: Path, tmp_path: Path) -> None:
+    (runs[0] / "manifest.json").write_text(json.dumps({"notes": ["a leak was allowed"], "threads": 2}))
+    (runs[2] / "manifest.json").write_text(
+        json.dumps({"threads": 1, "finished": {"steps": 7, "seconds": 3.5, "peak_mb": 400.0}, "notes": []})
+    )
+    tree = compared([runs[0], runs[2]], data, tmp_path / "out")
+    assert "wide: its training was not finished" in tree["notes"]
+    assert "wide: a leak was allowed" in tree["notes"]
+    assert any(note.startswith("threads differs (2: wide; 1: idle)") for note in tree["notes"])
+    training = by_name(tree)["idle"]["training"]
+    assert (training["steps"], training["seconds"], training["peak_mb"]) == (7, 3.5, 400.0)
