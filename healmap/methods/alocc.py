@@ -47,7 +47,7 @@ class ALOCC(HealingMethod):
         width: int = 32  # authors' code
         critic_width: int = 16  # authors' code
         noise: float = 0.155  # authors' code: its deviation
-        r_steps: int = 2  # authors' code, which says that the paper has one
+        r_steps: int = 2  # authors' code, which notes that the paper has it otherwise
         lambda_rec: float = 0.2  # authors' code
         reconstruction: Literal["squared", "released"] = "squared"  # paper; released: see ``reconstruction_loss``
         lr: float = 2e-3  # authors' code

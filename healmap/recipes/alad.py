@@ -35,4 +35,4 @@ def at_128() -> Experiment:
 def small() -> Experiment:
     """64 px with narrow networks, for a first look in minutes on two CPU cores."""
     data = replace(alad().data, flip=True)  # ours: few images
-    return for_minutes(alad(), "alad-small", data, width=32, lr=4e-4, steps=2000)  # ours
+    return for_minutes(alad(), "alad-small", data, width=16, lr=4e-4, steps=2000)  # ours
