@@ -10,6 +10,7 @@ import torch
 import toys
 from safetensors.torch import save_file
 
+from healmap import recipes
 from healmap.errors import ConfigError, UsageError
 from healmap.methods import cam, weights
 from healmap.methods.augment import Augmentation, augment
@@ -79,6 +80,18 @@ def test_dcls_is_the_classifier_of_the_discriminator():
     with torch.no_grad():
         x = pictures(method)
         torch.testing.assert_close(method.net(x), d.logits(d.features(x)))
+
+
+def test_fact_recipes():
+    """Fixed-Point GAN, section 4.2: three depths at 256 px, lesions above ten pixels. DeScarGAN, section 4: D's optimiser."""
+    found = [recipes.get(f"resnet50-cam{n}") for n in ("", "-16", "-32")]
+    assert [e.method.stages for e in found] == [4, 3, 2]
+    assert all((e.data.size, e.detection.min_area, e.method.backbone.weights) == (256, 10, "") for e in found)
+    dense, dcls = recipes.get("densenet169"), recipes.get("dcls")
+    assert (dense.data.size, dense.method.growth, dense.method.stages) == (256, 32, 4)
+    assert (dcls.data.size, dcls.data.batch_size, dcls.method.lr, dcls.method.betas) == (256, 10, 1e-4, (0.5, 0.999))
+    small = recipes.get("resnet50-cam-small")
+    assert (small.data.size, small.method.stages, small.method.width) == (64, 2, 64)
 
 
 @pytest.mark.parametrize("name", METHODS)
