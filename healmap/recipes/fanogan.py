@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ..experiment import DataConfig, Experiment
 from ..methods.fanogan import FAnoGAN
 from .small import for_minutes
 
 # Ours, for minutes: a quarter of the width, and rates that get somewhere in hundreds of steps.
-SMALL = {"width": 16, "latent": 64, "n_critic": 3, "lr": 3e-4, "encoder_lr": 5e-4, "steps": 2000, "encoder_share": 0.4}
+SMALL: dict[str, Any] = {
+    "width": 16,
+    "latent": 64,
+    "n_critic": 3,
+    "lr": 3e-4,
+    "encoder_lr": 5e-4,
+    "steps": 2000,
+    "encoder_share": 0.4,
+}
 
 
 def f_anogan() -> Experiment:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..experiment import DataConfig, Experiment
 from ..methods.patch_scan import PatchScanGAN
 from .small import for_minutes
@@ -17,5 +19,5 @@ def small() -> Experiment:
     """Patches of 16 px in images of 64 px with narrow networks, for a first look in minutes on two CPU cores."""
     base = patch_scan_gan()
     # Ours: as much of an image as the large patches, and every second pixel.
-    method = {"patch": 16, "stride": 2, "latent": 32, "width": 32, "smooth": 2.0, "steps": 3000}
+    method: dict[str, Any] = {"patch": 16, "stride": 2, "latent": 32, "width": 32, "smooth": 2.0, "steps": 3000}
     return for_minutes(base, "patch-scan-gan-small", **method)
