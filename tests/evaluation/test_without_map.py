@@ -106,3 +106,22 @@ def test_predicted(heals, data, tmp_path, monkeypatch):
         assert int(left.max()) > int(right.max())
     else:
         assert width < height, "the plane is not drawn twice"
+
+
+def test_a_volume(heals, tmp_path, monkeypatch):
+    nib = pytest.importorskip("nibabel")
+    run = make_run(tmp_path / "run", monkeypatch, size=48)
+    planes = [plane(k, lesion=(6, 8, 12) if k == 3 else None) for k in range(5)]
+    scan = nib.Nifti1Image(np.stack(planes, axis=2), np.diag([1.0, 1.0, 2.0, 1.0]))
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    predictor = Predictor.load(run, device="cpu")
+    found = predictor.predict(tmp_path / "scan.nii.gz")
+    assert max(found.slices, key=lambda s: s[1])[0] == 3
+    assert found.anomaly_map is None
+    assert found.mask is None
+    assert found.findings == ()
+    assert (found.healed is not None) == heals
+    counts = predict_many(predictor, tmp_path / "scan.nii.gz", tmp_path / "out")
+    assert counts == {"done": 1, "failed": 0, "slices": 5}
+    made = {p.relative_to(tmp_path / "out").parts[0] for p in (tmp_path / "out").rglob("*.*")}
+    assert made == ({"overlays", "healed", "scores.csv"} if heals else {"overlays", "scores.csv"})
