@@ -23,7 +23,7 @@ from healmap.recipes.saved import load_experiment
 from healmap.training import loop, run, train_run, validate
 from healmap.training.device import choose_device, choose_precision, cpu_has_bf16
 from healmap.training.progress import Lines, duration
-from healmap.training.validate import choose, groups, spread
+from healmap.training.validate import Validator, choose, groups, spread
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -121,6 +121,17 @@ def test_the_best_weights_have_the_highest_rank(data: Path, tmp_path: Path, monk
     assert len(figures) == 4
     assert card["step"] == best
     assert "AUROC" in card["chosen"]
+
+
+@pytest.mark.parametrize(("rule", "chosen"), [("auroc", 6), ("aucp", 2)])
+def test_of_equally_good_weights(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, chosen: int) -> None:
+    """By AUROC those that trained longest, by AUCp the first, as its authors choose."""
+    toy = toys.toy("healthygan", data, steps=6, sample_every=2, select=rule)
+    monkeypatch.setattr("healmap.training.validate.LEAST_OF_EACH", 2)
+    figures = Validator.figures
+    monkeypatch.setattr(Validator, "figures", lambda self, *a, **k: (figures(self, *a, **k)[0], (0.5, 0.5)))
+    train_run(toy.experiment, toy.train, toy.val, tmp_path / "run", quiet=True)
+    assert weights.read_card(tmp_path / "run" / "weights" / "best.safetensors")["step"] == chosen
 
 
 def test_without_enough_validation_images_the_last_are_the_best(finished: tuple[toys.Toy, Path]) -> None:
