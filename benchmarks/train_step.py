@@ -216,8 +216,8 @@ def markdown(rows: list[Row], peaks: dict[str, float], device: str, clock: str) 
     for r in rows:
         times = "" if r.times_published is None else f"{r.times_published:.2f}"
         lines.append(
-            f"| {r.program} | {r.method} | {r.size} | {r.width or ''} | {r.batch} | {r.precision} | {r.images_per_s:.2f} | "
-            f"{r.images_per_s_median:.2f} | {r.gflop_per_s:.0f} | {r.peak_share:.0%} | {times} |"
+            f"| {r.program} | {r.method} | {r.size} | {r.width or ''} | {r.batch} | {r.precision} | {r.images_per_s:.3g} | "
+            f"{r.images_per_s_median:.3g} | {r.gflop_per_s:.0f} | {r.peak_share:.0%} | {times} |"
         )
     found = ", ".join(f"{name} {value / 1e9:.0f} GFLOP/s" for name, value in peaks.items())
     note = f"Matrix-product peak measured on this machine ({machine(device)}): {found}."
