@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from healmap import methods, recipes
+from table_runs import HEALMAP, Training, last_words, make_phantoms, small_recipe
+
+from healmap import methods
 
 # How intensities are brought to [-1, 1]: the ellipses are stored on a fixed scale.
 DATA = {
@@ -44,17 +43,15 @@ def recipe_of(name: str, data: str) -> str:
     """The small recipe of a method, where it has one; Restoration deforms where the lesions do."""
     if name == "restoration" and data == "ellipses":
         return "restoration-warp"
-    return f"{name}-small" if f"{name}-small" in recipes.names() else name
+    return small_recipe(name)
 
 
 def make_data(work: Path, seed: int) -> None:
-    make = [sys.executable, "-m", "healmap", "data", "make"]
     if not (work / "ellipses" / "labels.csv").is_file():
         counts = ["--train", "400", "--val", "60", "--test", "60", "--size", "64"]
-        subprocess.run([*make, "ellipses", str(work / "ellipses"), *counts, "--seed", str(seed), "--pairs"], check=True)
-    if not (work / "phantoms" / "labels.csv").is_file():
-        counts = ["--patients", "60", "--size", "64"]
-        subprocess.run([*make, "phantoms", str(work / "phantoms"), *counts, "--seed", str(seed), "--pairs"], check=True)
+        words = ["data", "make", "ellipses", str(work / "ellipses"), *counts, "--seed", str(seed), "--pairs"]
+        subprocess.run([*HEALMAP, *words], check=True)
+    make_phantoms(work / "phantoms", seed)
 
 
 def one(name: str, data: str, args: argparse.Namespace) -> str:
@@ -62,19 +59,13 @@ def one(name: str, data: str, args: argparse.Namespace) -> str:
     folder, table = args.work / f"{data}-{name}", args.work / data
     if (folder / "test" / "metrics.json").is_file():
         return f"{data} {name}: finished before"
-    if folder.exists() and not (folder / "manifest.json").is_file():
-        shutil.rmtree(folder)
-    quiet = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads)}
-    recipe = recipe_of(name, data)
-    train = [sys.executable, "-m", "healmap", "train", recipe, "--data", str(table), "--out", str(folder), "--size", "64"]
-    train += ["--minutes", str(args.minutes), "--seed", str(args.seed), "--quiet", "--set", *DATA[data]]
-    train += [f"training.threads={args.threads}", "--resume"]
-    evaluate = [sys.executable, "-m", "healmap", "evaluate", str(folder), "--data", str(table), "-o", str(folder / "test")]
-    evaluate += ["--assume-diseased", "--bootstrap", "200"]
-    for command in (train, evaluate):
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return f"{data} {name}: failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+    training = Training(args.minutes, args.threads, args.seed)
+    reason = training.run(recipe_of(name, data), table, folder, DATA[data])
+    if not reason:
+        evaluate = [*HEALMAP, "evaluate", str(folder), "--data", str(table), "-o", str(folder / "test")]
+        reason = last_words([*evaluate, "--assume-diseased", "--bootstrap", "200"], training.environment)
+    if reason:
+        return f"{data} {name}: failed: {reason}"
     return f"{data} {name}: done"
 
 

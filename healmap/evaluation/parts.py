@@ -115,6 +115,7 @@ def code() -> str:
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     from ..training.manifest import versions
 

@@ -1,0 +1,214 @@
+"""Table and page of a comparison: complete, the same cases for every run, nothing hidden, nothing run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import make_run, plane
+from PIL import Image as Pil
+
+from healmap.errors import UsageError
+from healmap.evaluation.compare import compare_runs
+from healmap.methods import weights
+from healmap.report import compared
+from healmap.report.compared import ABREAST, duration, memory, standing, table_csv, table_md, write_compared
+from healmap.report.page import number
+
+HOSTILE = "<script>alert(1)</script>"
+RUNS = ("plain", "bar|red", "third", "fourth", "fifth", "sixth")
+
+
+class Reader(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Six runs, one of which changes nothing, and one that is not there; names in the data try to break the page."""
+    base = tmp_path_factory.mktemp("compared")
+    data = base / "data"
+    (data / "masks").mkdir(parents=True)
+    rows, number = ["path,label,patient_id,split,mask"], 0
+    for split in ("train", "val", "test"):
+        for p in range(6):
+            number += 1
+            sick, mask = p % 2 == 1, ""
+            image = plane(number, lesion=(10, 6 + 2 * p, 10) if sick else None)
+            if sick:
+                mask = f"masks/{number}.png"
+                Pil.fromarray(((image == 228) * 255).astype(np.uint8)).save(data / mask)
+            name = f"{number}<b onload=x>.png" if number == 14 else f"{number}.png"
+            Pil.fromarray(image).save(data / name)
+            patient = HOSTILE if split == "test" and p == 1 else f"{split}{p}"
+            rows.append(f'"{name}",{"diseased" if sick else "healthy"},{patient},{split},{mask}')
+    (data / "labels.csv").write_text("\n".join(rows) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEALMAP_CACHE", str(base / "cache"))
+        runs = [make_run(base / name, patch, size=48) for name in RUNS]
+        idle, card = weights.load(runs[1] / "weights" / "best.safetensors")
+        idle.get_parameter("level").data.fill_(1.0)
+        weights.save(idle, runs[1] / "weights" / "best.safetensors", dict(card))
+        training = {"threads": 1, "finished": {"steps": 1200, "seconds": 61.4, "peak_mb": 812.0}, "notes": []}
+        (runs[0] / "manifest.json").write_text(json.dumps(training))
+        compare_runs([*runs, base / "absent"], data, "test", base / "out", device="cpu", bootstrap=30, cases=3)
+        write_compared(base / "out")
+        yield base / "out"
+
+
+@pytest.fixture(scope="module")
+def tree(out: Path) -> dict[str, Any]:
+    return json.loads((out / "compare.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(out: Path) -> str:
+    return (out / "compare.html").read_text()
+
+
+def test_the_page_is_complete_and_runs_nothing(page: str) -> None:
+    found = Reader(page)
+    assert not {"script", "iframe", "object", "link", "form"} & {tag for tag, _ in found.tags}
+    for tag, attributes in found.tags:
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "data:image/png;base64,").startswith("data:image/png;base64,")
+    assert any("default-src 'none'" in (a.get("content") or "") for t, a in found.tags if t == "meta")
+    assert "http://" not in page
+    assert "https://" not in page
+    assert HOSTILE not in page
+    words = "".join(found.words)
+    assert HOSTILE in words
+    assert "14<b onload=x>.png" in words
+
+
+def test_every_picture_and_table_says_what_it_is(page: str) -> None:
+    found = Reader(page)
+    for tag, attributes in found.tags:
+        if tag == "img":
+            assert attributes.get("alt"), attributes.get("src", "")
+    heads = [attributes for tag, attributes in found.tags if tag == "th"]
+    assert heads
+    assert all(attributes.get("scope") in ("col", "row") for attributes in heads)
+
+
+def test_every_run_shows_the_same_cases_in_its_own_scale(page: str, tree: dict[str, Any]) -> None:
+    assert len(tree["cases"]) == 6
+    for case in tree["cases"]:
+        alt = [a.get("alt") for t, a in Reader(page).tags if t == "img"]
+        for run in RUNS:
+            assert alt.count(f"anomaly map of {case['key']} by {run}") == 1
+            assert alt.count(f"{case['key']} healed by {run}") == 1
+        blocks = -(-len(RUNS) // ABREAST)
+        assert alt.count(f"input {case['key']}") == alt.count(f"annotation of {case['key']}") == blocks
+    for row in tree["runs"]:
+        assert f"colour scale from 0 to {number(row['thresholds']['scale']['value'])}" in page
+
+
+def test_a_map_is_drawn_in_the_run_scale() -> None:
+    values = np.zeros((64, 64), np.float16)
+    values[:32], values[32:, 32:] = 0.25, 5.0
+    picture = compared._map(values, top=0.5)
+    colours = np.rint(255 * compared.palette()).astype(np.uint8)
+    assert (picture[10, 64] == colours[128]).all()
+    assert (picture[-1, 0] == colours[0]).all()
+    assert (picture[-1, -1] == colours[255]).all(), "above the top saturates"
+    assert (compared.bar()[0, [0, -1]] == colours[[0, -1]]).all()
+
+
+def test_failed_and_losing_runs_stand_at_the_head(page: str) -> None:
+    words = " ".join(" ".join(Reader(page).words).split())
+    assert words.index("Not compared") < words.index("Loses to a trivial baseline") < words.index("Figures")
+    assert "absent : no such run folder" in words
+    assert "Loses to a trivial baseline: bar|red." in words
+    assert "loses to brightness: image AUROC" in words
+
+
+def test_the_table_as_csv(out: Path, tree: dict[str, Any]) -> None:
+    with open(out / "table.csv", newline="", encoding="utf-8") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [*RUNS, "brightness (trivial)", "thumbnails (trivial)", "absent"]
+    for row in tree["runs"]:
+        figure = row["figures"]["pixel"]["ap"]
+        cells = rows[row["run"]]
+        assert float(cells["pixel_ap"]) == pytest.approx(figure["value"], rel=1e-5)
+        assert [float(cells["pixel_ap_low"]), float(cells["pixel_ap_high"])] == pytest.approx(figure["ci95"], rel=1e-5)
+    plain = rows["plain"]
+    assert (plain["steps"], plain["seconds"], plain["peak_mb"]) == ("1200", "61.4", "812")
+    assert rows["third"]["steps"] == ""
+    assert float(rows["third"]["pixel_ap_minus_reference"]) == 0
+    assert float(rows["bar|red"]["pixel_ap_minus_reference"]) < 0
+    assert (rows["bar|red"]["standing"], rows["thumbnails (trivial)"]["pixel_ap"]) == ("worse", "")
+    assert "no such run folder" in rows["absent"]["error"]
+
+
+def test_no_cell_is_a_formula(tree: dict[str, Any]) -> None:
+    row = {**tree["runs"][0], "run": "=1+1", "recipe": "@x"}
+    cells = next(csv.DictReader(io.StringIO(table_csv({**tree, "runs": [row], "failed": []}))))
+    assert (cells["run"], cells["recipe"]) == ("'=1+1", "'@x")
+
+
+def test_the_table_as_markdown(out: Path) -> None:
+    lines = (out / "table.md").read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    columns = {len(re.split(r"(?<!\\)\|", line)) for line in table}
+    assert columns == {len(compared.COLUMNS) + 2}, "a bar in a name is no column"
+    assert any(line.startswith("| bar\\|red |") and "**loses to brightness" in line for line in table)
+    assert any("| plain | dimmer | healthy images | 1,200 | 61 s | 0.81 GB |" in line for line in table)
+    assert any(line.startswith("| absent |") and "not compared: no such run folder" in line for line in table)
+    assert all(HOSTILE not in line for line in lines)
+
+
+def margin(value: float, low: float, high: float) -> dict[str, Any]:
+    return {"value": value, "ci95": [low, high], "n": 9}
+
+
+def test_below_a_baseline_loses_clearly_or_not() -> None:
+    def row(auroc: dict[str, Any], ap: dict[str, Any]) -> dict[str, Any]:
+        return {"margin": {"threshold": {"pixel": {"ap": ap}}, "thumbnail": {"image": {"auroc": auroc}}}}
+
+    good = margin(0.2, 0.1, 0.3)
+    assert standing(row(good, good)) == ("better", "better than the baselines")
+    assert standing(row(margin(0.1, -0.1, 0.3), good)) == ("unclear", "not clearly better than thumbnails: image AUROC +0.100")
+    assert standing(row(margin(-0.1, -0.3, 0.1), good)) == ("worse", "loses to thumbnails: image AUROC −0.100 (not clearly)")
+    kind, words = standing(row(margin(-0.2, -0.3, -0.1), margin(-0.5, -0.6, -0.4)))
+    assert (kind, words) == ("worse", "loses to brightness: pixel AP −0.500; thumbnails: image AUROC −0.200")
+    assert standing({"margin": {}}) == ("unclear", "")
+
+
+def test_methods_without_a_map_get_dashes(out: Path, tree: dict[str, Any], tmp_path: Path) -> None:
+    none = {"value": None, "ci95": None, "n": 6, "reason": "this detector gives no map"}
+    row = json.loads(json.dumps(tree["runs"][2]))
+    row["figures"]["pixel"] = dict.fromkeys(row["figures"]["pixel"], none)
+    row["margin"]["threshold"]["pixel"] = {}
+    changed = {**tree, "runs": [row], "failed": []}
+    line = next(line for line in table_md(changed).splitlines() if line.startswith("| third |"))
+    assert line.split(" | ")[8:11] == ["–", "–", "–"]
+
+
+def test_a_folder_without_a_comparison_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a complete comparison"):
+        write_compared(tmp_path)
+
+
+def test_times_and_memory_in_words() -> None:
+    assert [duration(s) for s in (None, 1.23, 61.4, 119.9, 240, 7200)] == ["–", "1.2 s", "61 s", "120 s", "4.0 min", "2.0 h"]
+    assert [memory(m) for m in (None, 812.0, 12_345.0)] == ["–", "0.81 GB", "12.35 GB"]
