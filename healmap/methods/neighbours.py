@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..losses.precision import at_least_float32
 
-BLOCK = (1024, 2048)  # queries and rows of one matrix product: 8 MB of distances; measured, larger ones are no faster
+BLOCK = (512, 2048)  # queries and rows of one matrix product: measured fastest for 36 to 1536 dimensions
+GROUP = 16  # values that share a minimum in the search for the smallest
 
 
 class Nearest(NamedTuple):
@@ -47,8 +48,23 @@ def _nearest(q: Tensor, bank: Tensor, norms: Tensor, k: int, width: int) -> Near
 
 
 def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(Q, n) -> the min(k, n) smallest of each row and their places; min alone is much faster than topk."""
+    """(Q, n) -> the min(k, n) smallest of each row and their places.
+
+    In two steps, since minima alone are found twenty times as fast as minima with their places: the k smallest lie in the k
+    groups whose minima are smallest.
+    """
+    n, k = values.shape[1], min(k, values.shape[1])
+    if n % GROUP or n // GROUP < k:
+        return _ranked(values, k)
+    groups = values.unflatten(1, (GROUP, n // GROUP))  # a group: every (n / GROUP)-th column
+    column = _ranked(groups.amin(1), k)[1]  # (Q, k)
+    members = groups.gather(2, column[:, None].expand(-1, GROUP, -1)).flatten(1)  # (Q, GROUP * k)
+    found, place = _ranked(members, k)
+    return found, place // k * (n // GROUP) + column.gather(1, place % k)
+
+
+def _ranked(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if k == 1:
         return values.min(1, keepdim=True)
-    found = values.topk(min(k, values.shape[1]), dim=1, largest=False)
+    found = values.topk(k, dim=1, largest=False)
     return found.values, found.indices
