@@ -1,0 +1,191 @@
+"""How fast PaDiM and PatchCore fit and score, and how near PatchCore's search comes to this machine's matrix-product peak.
+
+    python benchmarks/fit.py                                        # both, with filters and ResNet-18, at 256 px
+    python benchmarks/fit.py --methods patchcore --backbones wide_resnet50_2 --settings d=550 --json fit.json
+
+Generated images; an ImageNet architecture gets a file of random weights, made on the spot, since its speed does not depend on
+them. Each row is one method on one backbone:
+
+* fit: images/s of the pass over the images, what happens at its end included, seconds of which are given beside it;
+* score: images/s of ``predict``, map and blur included;
+* search: PatchCore's nearest neighbours alone, 2 · patches · bank · D operations an image, and their share of the peak, the
+  fastest matrix product found on this machine (``train_step.peak``).
+
+Times are the best of some turns, so that a machine that others use still gives a fair picture; the fit is timed once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from published_steps import Setting
+from safetensors.torch import save_file
+from torch import Tensor
+from train_step import CLOCKS, clock, machine, peak
+
+from healmap import methods
+from healmap.config import override
+from healmap.methods.backbone import IMAGENET, Backbone, BackboneConfig
+from healmap.methods.base import Method, Optimisers
+from healmap.methods.neighbours import nearest
+from healmap.methods.patchcore import PatchCore
+from healmap.types import Batch, Spec
+
+BACKBONES = (*IMAGENET, "filters")
+
+
+@dataclass
+class Row:
+    method: str
+    backbone: str
+    size: int
+    batch: int
+    images: int  # fitted
+    fit_images_per_s: float
+    finish_s: float
+    score_images_per_s: float
+    bank: int | None = None  # entries
+    dimensions: int | None = None  # of an entry
+    search_images_per_s: float | None = None
+    search_gflop_per_s: float | None = None
+    peak_share: float | None = None
+
+
+def random_weights(name: str, path: Path) -> Path:
+    """A file of random weights under the public names, for an architecture whose speed alone is asked for."""
+    torch.manual_seed(0)
+    save_file({k: v.contiguous() for k, v in IMAGENET[name](classes=0, stages=3).state_dict().items()}, path)
+    return path
+
+
+def images(setting: Setting, count: int, seed: int) -> Tensor:
+    """Soft noise, (count, C, size, size) in [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(count, setting.channels, setting.size, setting.size, generator=generator) * 2 - 1
+    return torch.nn.functional.avg_pool2d(noise, 3, 1, 1).to(setting.device)
+
+
+def built(name: str, backbone: BackboneConfig, setting: Setting, changes: list[str]) -> Method:
+    """The method with those of the settings that it has."""
+    cls = methods.get(name)
+    known = {f.name for f in fields(cls.Config)}
+    config = override(cls.Config(), [c for c in changes if c.partition("=")[0].partition(".")[0] in known])
+    config = replace(config, backbone=backbone)
+    channels = sum(Backbone(backbone, setting.channels).channels)
+    if getattr(config, "d", 0) > channels:  # PaDiM's subset of a backbone that has few
+        config = replace(config, d=0)
+    if backbone.name == "filters" and "features" in known:
+        config = replace(config, features="anomalib")  # as its recipes: too few channels for 1024 bins
+    torch.manual_seed(0)
+    return cls(config, Spec(setting.channels, setting.size, setting.size)).to(setting.device)
+
+
+def fitted(method: Method, setting: Setting, count: int) -> tuple[float, float]:
+    """One pass over ``count`` images: (seconds in all, seconds of them at the end)."""
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, count, setting.batch):
+            yield Batch(images(setting, min(setting.batch, count - start), start))
+
+    *_, phase = method.train().phases()
+    ready, steps = batches(), -(-count // setting.batch)
+    seconds = 0.0
+    for k in range(steps):
+        batch = iter([next(ready)])  # made outside the time
+        seconds += setting.timed(lambda batch=batch, k=k: phase.step(batch, k, Optimisers({})))
+    end = setting.timed(phase.finish)
+    method.eval()
+    return seconds + end, end
+
+
+@torch.no_grad()
+def measure(
+    name: str, backbone: BackboneConfig, setting: Setting, count: int, turns: int, top: float, changes: list[str]
+) -> Row:
+    method = built(name, backbone, setting, changes)
+    seconds, end = fitted(method, setting, count)
+    image = images(setting, setting.batch, -1)
+    method.predict(image)  # warms up
+    score = min(setting.timed(lambda: method.predict(image)) for _ in range(turns))
+    row = Row(name, backbone.name, setting.size, setting.batch, count, count / seconds, end, setting.batch / score)
+    if isinstance(method, PatchCore):
+        patches = method.patches(image).flatten(0, 1)
+        # As many entries as the bank has room for, whatever these few images filled of it.
+        bank = patches[torch.randint(len(patches), (len(method.bank),), device=patches.device)]
+        search = min(setting.timed(lambda: nearest(patches, bank, method.config.neighbours)) for _ in range(turns))
+        rate = 2 * len(patches) * bank.numel() / search
+        row.bank, row.dimensions = bank.shape
+        row.search_images_per_s, row.search_gflop_per_s, row.peak_share = setting.batch / search, rate / 1e9, rate / top
+    return row
+
+
+HEAD = (
+    "method", "backbone", "size", "fitted", "fit images/s", "of which end, s", "score images/s",
+    "bank", "search images/s", "GFLOP/s", "of peak",
+)  # fmt: skip
+
+
+def markdown(rows: list[Row], top: float, device: str, clock_name: str) -> str:
+    def line(values: list[Any]) -> str:
+        return "| " + " | ".join(map(str, values)) + " |"
+
+    lines = [line([*HEAD]), "|---" * len(HEAD) + "|"]
+    for r in rows:
+        fit = [r.images, f"{r.fit_images_per_s:.2f}", f"{r.finish_s:.1f}", f"{r.score_images_per_s:.2f}"]
+        search = ["", "", "", ""]
+        if r.peak_share is not None:
+            rates = [f"{r.search_images_per_s:.2f}", f"{r.search_gflop_per_s:.0f}", f"{r.peak_share:.0%}"]
+            search = [f"{r.bank} x {r.dimensions}", *rates]
+        lines.append(line([r.method, r.backbone, r.size, *fit, *search]))
+    note = f"Matrix-product peak measured on this machine ({machine(device)}): fp32 {top / 1e9:.0f} GFLOP/s."
+    if clock_name == "processor":
+        note += " Rates are per second of processor time."
+    return "\n".join([*lines, "", note, ""])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="*", default=["padim", "patchcore"], choices=["padim", "patchcore"])
+    parser.add_argument("--backbones", nargs="*", default=["filters", "resnet18"], choices=BACKBONES)
+    parser.add_argument("--images", type=int, default=64, help="fitted")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--channels", type=int, default=1)
+    parser.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="of the methods that have it: d=550")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="processor: for a busy machine")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--markdown", type=Path, help="write the table there")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args(argv)
+    if args.clock == "processor" and args.threads != 1:
+        parser.error("--clock processor needs --threads 1: waiting threads would count as work")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    setting = Setting(args.size, 0, args.batch, args.channels, args.device, clock(args.clock, args.device))
+    top = peak(torch.float32, setting)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.backbones:
+            file = random_weights(name, Path(folder) / f"{name}.safetensors") if name in IMAGENET else ""
+            backbone: Any = BackboneConfig(name=name, weights=str(file))
+            rows += [measure(m, backbone, setting, args.images, args.turns, top, args.settings) for m in args.methods]
+    table = markdown(rows, top, args.device, args.clock)
+    print(table)
+    if args.markdown:
+        args.markdown.write_text(table)
+    if args.json:
+        plain = {"machine": machine(args.device), "peak_gflop_per_s": top / 1e9, "rows": [asdict(r) for r in rows]}
+        args.json.write_text(json.dumps(plain, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
