@@ -143,6 +143,9 @@ class PaDiM(Method):
         return self.gaussians.distance(self.embed(image)).unflatten(1, (1, *self.size))
 
     def predict(self, image: Tensor) -> Prediction:
+        if image.shape[2:] != (self.spec.height, self.spec.width):
+            size, own = "x".join(map(str, image.shape[2:])), f"{self.spec.height}x{self.spec.width}"
+            raise ConfigError(f"images of {size}, but the statistics are of {own}", hint=f"resize them to {own}")
         distance = self.distance(image).to(torch.promote_types(image.dtype, torch.float32))
         with torch.autocast(image.device.type, enabled=False):
             enlarged = F.interpolate(distance, image.shape[2:], mode="bilinear")
