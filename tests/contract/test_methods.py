@@ -260,7 +260,8 @@ def test_learns_in_bf16(name: str, data: Path, tmp_path: Path, finished: Path) -
     train_run(toy.experiment, toy.train, None, tmp_path / "run", quiet=True)
     state = checkpoint.load(tmp_path / "run")["loop"]
     full = checkpoint.load(finished)["loop"]
-    assert any(not torch.equal(v, full["method"][k]) for k, v in state["method"].items() if isinstance(v, Tensor))
+    if any(phase.optimisers for phase in tiny(name).phases()):  # statistics of fixed filters are the same in any precision
+        assert any(not torch.equal(v, full["method"][k]) for k, v in state["method"].items() if isinstance(v, Tensor))
     for name_, value in state["method"].items():
         assert value.dtype == full["method"][name_].dtype, "weights stay in full precision"
 
