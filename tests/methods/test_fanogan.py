@@ -274,6 +274,13 @@ def test_each_image_has_its_own_patches():
     together, alone = method.predict(x), method.predict(x[1:2])
     torch.testing.assert_close(together.score[1:2], alone.score)
     torch.testing.assert_close(together.anomaly_map[1:2], alone.anomaly_map)
+    anomaly = []
+    for top, left in patches.corners((50, 40), (16, 16), 8):
+        patch = x[1:2, :, top : top + 16, left : left + 16]
+        if patches.occupied(x[1:2], (16, 16))[0, top, left]:
+            anomaly.append(sum(method.residuals(patch, method.reconstruct(patch))))
+    assert len(anomaly) < len(patches.corners((50, 40), (16, 16), 8))
+    torch.testing.assert_close(alone.score, sum(anomaly) / len(anomaly))
     assert not alone.anomaly_map[..., 36:].any()  # no patch there holds anything of the body
     assert alone.anomaly_map[..., :20].all()
 
