@@ -42,7 +42,7 @@ def places(words: Sequence[str], work: Path, seed: int) -> dict[str, Path]:
         name, given, path = word.partition("=")
         if not given and name != "phantoms":
             sys.exit(f"--data {word}: write phantoms, or NAME=PATH")
-        found[name] = Path(path) if given else work / "phantoms" / "images"
+        found[name] = Path(path) if given else work / "data" / "phantoms"
         if not given:
             make_phantoms(found[name], seed)
         elif not found[name].exists():
@@ -61,6 +61,7 @@ def train(name: str, recipe: str, data: Path, folder: Path, training: Training, 
     reason = training.run(recipe, data, folder / "runs" / name, settings)
     failure = folder / "failed" / f"{name}.txt"
     if reason:
+        reason = reason.removeprefix("healmap: ")
         failure.parent.mkdir(parents=True, exist_ok=True)
         failure.write_text(reason + "\n", encoding="utf-8")
         return f"{folder.name} {name}: {reason}"

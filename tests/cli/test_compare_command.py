@@ -157,7 +157,7 @@ def test_trained_compared_and_not_done_again(
     runs = calls[2][4 : calls[2].index("--data")]
     assert [Path(run).name for run in runs] == ["restoration"], "what was not trained is not compared, but listed"
     assert "| a table |" in tables["mine"]
-    assert "- pix2pix, not trained: healmap: pairs are needed" in (tmp_path / "work" / "table.md").read_text()
+    assert "- pix2pix, not trained: pairs are needed" in (tmp_path / "work" / "table.md").read_text()
     calls.clear()
     script.main(words)
     assert [command[3:5] for command in calls] == [["train", "pix2pix-small"], ["compare", runs[0]]]
