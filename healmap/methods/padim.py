@@ -33,6 +33,8 @@ from .base import Losses, Method, Optimisers, Phase
 from .blur import gaussian_blur
 from .gaussian import Gaussians
 
+# d by backbone: section 4.1 of the paper, and for networks of the same widths (ours); others have 100, as ResNet-18 (ours).
+CHANNELS = {"resnet18": 100, "wide_resnet50_2": 550, "resnet50": 550, "densenet169": 550}
 # With ε relative to the variance at a position, of the mean variance over positions: the least that counts. Without it a
 # position where all healthy images agree, such as black background, would have no ε.
 LEAST_SHARE = 1e-3
@@ -40,11 +42,11 @@ LEAST_SHARE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class PaDiMConfig:
-    """Settings of PaDiM. Defaults are the paper's for ResNet-18; see docs/methods/padim.md."""
+    """Settings of PaDiM. Defaults are the paper's, or ours where that is said; see docs/methods/padim.md."""
 
     steps: int = 0  # batches to learn from; 0: one pass over the data
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    d: int = 100  # section 4.1: 100 of ResNet-18's 448 channels, 550 of Wide ResNet-50-2's 1792; 0: all
+    d: int | None = None  # channels, drawn at random; None: as ``CHANNELS`` says, where there are so many; 0: all
     grid: int = 1  # paper: positions are those of stage 1; 2, ours: of stage 2, a quarter of the memory and a coarser map
     epsilon: float = 0.01  # section 3.2, in the unit of ImageNet features
     relative: bool = False  # ours: epsilon counts in mean variances of the position, for features of another unit
@@ -54,7 +56,7 @@ class PaDiMConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "d", "epsilon", "epsilon_extra", "sigma"):
-            value = getattr(self, name)
+            value = getattr(self, name) or 0
             if not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be at least 0, not {value}", hint="the method's page has usual values")
         if self.grid not in (1, 2, 3):
@@ -72,11 +74,12 @@ class PaDiM(Method):
         super().__init__(config, spec)
         self.backbone = Backbone(config.backbone, spec.channels)
         self.backbone.check_size(spec.height, spec.width)
-        total = sum(self.backbone.channels)
-        if config.d > total:
-            text = f"d = {config.d}, but backbone '{config.backbone.name}' has {total} channels"
+        name, total = config.backbone.name, sum(self.backbone.channels)
+        if config.d is not None and config.d > total:
+            text = f"d = {config.d}, but backbone '{name}' has {total} channels"
             raise ConfigError(text, hint=f"use method.d={total} or fewer; 0 takes all")
-        d, stride = config.d or total, self.backbone.strides[config.grid - 1]
+        d = min(CHANNELS.get(name, 100), total) if config.d is None else config.d or total
+        stride = self.backbone.strides[config.grid - 1]
         self.size = (spec.height // stride, spec.width // stride)
         # Drawn once and kept with the weights: with another choice the statistics mean nothing.
         self.register_buffer("channels", torch.randperm(total)[:d].sort().values)

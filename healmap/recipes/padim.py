@@ -11,7 +11,7 @@ from ..methods.padim import PaDiMConfig
 
 def padim() -> Experiment:
     """PaDiM with Wide ResNet-50-2, 550 channels, as in the paper's tables; 5.5 GB of memory at 256 px, 4.2 GB at 224 px."""
-    wide = PaDiMConfig(backbone=BackboneConfig(name="wide_resnet50_2"), d=550)
+    wide = PaDiMConfig(backbone=BackboneConfig(name="wide_resnet50_2"))
     # Section 4.1: 256 px of which the middle 224 are used; ours: the whole image, for anatomy reaches the border.
     data = DataConfig(size=224, batch_size=32, flip=False)  # no augmentation in the paper; batches change nothing but speed
     training = TrainingConfig(
@@ -24,7 +24,7 @@ def padim() -> Experiment:
 def resnet18() -> Experiment:
     """PaDiM with ResNet-18, 100 channels, the paper's light one: 0.25 GB of memory at 256 px."""
     base = padim()
-    narrow = replace(base.method, backbone=BackboneConfig(name="resnet18"), d=100)
+    narrow = replace(base.method, backbone=BackboneConfig(name="resnet18"))
     return replace(base, method=narrow, recipe="padim-resnet18")
 
 
@@ -38,15 +38,15 @@ def anomalib() -> Experiment:
 def filters() -> Experiment:
     """PaDiM on a fixed bank of oriented filters: neither weights nor training."""
     base = padim()
-    # Ours: all 54 features of a grey image; their unit is not that of ImageNet's, so epsilon counts in variances.
-    method = replace(base.method, backbone=BackboneConfig(name="filters"), d=0, relative=True)
+    # Ours: the features' unit is not that of ImageNet's, so epsilon counts in variances.
+    method = replace(base.method, backbone=BackboneConfig(name="filters"), relative=True)
     return replace(base, method=method, data=replace(base.data, size=128), recipe="padim-filters")
 
 
 def own() -> Experiment:
     """PaDiM on a network trained first on the healthy images themselves."""
     base = filters()
-    method = replace(base.method, backbone=BackboneConfig(name="self"), d=100)  # d: ResNet-18's, which it is a narrow one of
+    method = replace(base.method, backbone=BackboneConfig(name="self"))
     return replace(base, method=method, data=replace(base.data, batch_size=16), recipe="padim-self")
 
 

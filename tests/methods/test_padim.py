@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from healmap import recipes
+from healmap.config import override
 from healmap.errors import CheckpointError, ConfigError, DataError, Interrupted, TrainingError, UsageError
+from healmap.experiment import Experiment
 from healmap.methods import weights
 from healmap.methods.backbone import BackboneConfig
 from healmap.methods.base import Optimisers
@@ -392,11 +394,18 @@ def test_settings_that_cannot_work_are_told() -> None:
 def test_fact_padim_settings() -> None:
     """Section 4.1: 100 of ResNet-18's channels, 550 of Wide ResNet-50-2's, 224 px; card: anomalib's 256 px and 1e-5."""
     wide, narrow, other = (recipes.get(f"padim{n}") for n in ("", "-resnet18", "-anomalib"))
-    assert (wide.method.backbone.name, wide.method.d, wide.data.size) == ("wide_resnet50_2", 550, 224)
-    assert (narrow.method.backbone.name, narrow.method.d, narrow.data.size) == ("resnet18", 100, 224)
-    assert (other.method.backbone.name, other.method.d, other.data.size) == ("resnet18", 100, 256)
+    with torch.device("meta"):
+        facts = [(e.method.backbone.name, built(e).gaussians.d, e.data.size) for e in (wide, narrow, other)]
+    assert facts == [("wide_resnet50_2", 550, 224), ("resnet18", 100, 224), ("resnet18", 100, 256)]
     assert (other.method.epsilon, other.method.epsilon_extra, wide.method.epsilon_extra) == (0.01, 1e-5, 0)
     for name in ("", "-resnet18", "-anomalib", "-filters", "-self", "-small"):
         e = recipes.get(f"padim{name}")
         assert not e.data.flip
         assert (e.method.steps, e.training.precision) == (0, "32")
+    on_filters = override(wide, ["method.backbone.name=filters"])
+    assert built(on_filters).gaussians.d == 54, "another backbone needs no other d"
+    assert built(recipes.get("padim-self")).gaussians.d == 100
+
+
+def built(experiment: Experiment) -> PaDiM:
+    return PaDiM(experiment.method, Spec(height=experiment.data.size, width=experiment.data.size))
