@@ -102,6 +102,7 @@ class Backbone(nn.Module):
         image: (N, C, H, W) in [-1, 1], sides as :meth:`check_size` wants them.
         Returns (N, channels[k], H / strides[k], W / strides[k]) each.
         """
+        image = image.to(self.mean.dtype)
         if self.config.name in IMAGENET:
             image = ((image.expand(-1, 3, -1, -1) + 1) / 2 - self.mean) / self.deviation
         return self.network.stages(image, last)
@@ -153,7 +154,8 @@ class Backbone(nn.Module):
         """Within, the network is in training mode and takes gradients; outside it never is."""
         try:
             super().train(True)
-            yield self.requires_grad_(True)  # type: ignore[misc]
+            self.requires_grad_(True)
+            yield
         finally:
             self.requires_grad_(False)
             self.eval()

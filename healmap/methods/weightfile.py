@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -100,16 +101,18 @@ KNOWN: Mapping[str, Callable[[], nn.Module]] = {
 
 def told(given: Mapping[str, Tensor]) -> str:
     """The public architecture whose trunk has exactly these names and shapes; "" if we know none."""
-    trunk = _trunk({k: tuple(v.shape) for k, v in given.items()})
-    for name, build in KNOWN.items():
-        with torch.device("meta"):
-            if _trunk({k: tuple(v.shape) for k, v in build().state_dict().items()}) == trunk:
-                return name
-    return ""
+    trunk = _trunk(given)
+    return next((name for name in KNOWN if _known_trunk(name) == trunk), "")
 
 
-def _trunk(shapes: Shapes) -> Shapes:
-    return {k: v for k, v in shapes.items() if not k.startswith(HEADS) and not k.endswith(COUNTER)}
+@cache
+def _known_trunk(name: str) -> Shapes:
+    with torch.device("meta"):
+        return _trunk(KNOWN[name]().state_dict())
+
+
+def _trunk(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {k: tuple(v.shape) for k, v in tensors.items() if not k.startswith(HEADS) and not k.endswith(COUNTER)}
 
 
 def _differ(tensor: Tensor, wanted: Tensor | None) -> bool:
