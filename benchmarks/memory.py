@@ -54,7 +54,7 @@ def picture(numbers: Sequence[int], spec: Spec, seed: int) -> Tensor:
             noise = torch.randn(1, spec.channels, min(cells, h), min(cells, w), generator=chance)
             image = image + amount * F.interpolate(noise, (h, w), mode="bilinear")[0]
         made.append(image.clamp(-1, 1))
-    return torch.stack(made)
+    return torch.stack(made).contiguous(memory_format=torch.channels_last)  # as in training
 
 
 class Feed(Iterator[Batch]):
@@ -183,6 +183,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         config = configured(args.method, args.backbone, Path(folder) / "weights.safetensors", settings)
         torch.manual_seed(args.seed)
         method = methods.get(args.method)(config, Spec(args.channels, args.size, args.size))
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         remarks = method.check_data(args.images)
         begun, curve = time.perf_counter(), Curve(args.curve)
         learn(method, images, args.batch, args.limit, args.seed, curve)

@@ -33,7 +33,7 @@ from .base import Losses, Method, Optimisers, Phase
 from .blur import gaussian_blur
 from .gaussian import Gaussians
 
-# d by backbone: section 4.1 of the paper, and for networks of the same widths (ours); others have 100, as ResNet-18 (ours).
+# d by backbone: the paper's, and for networks of the same widths (ours); others have 100, as ResNet-18 (ours).
 CHANNELS = {"resnet18": 100, "wide_resnet50_2": 550, "resnet50": 550, "densenet169": 550}
 # With ε relative to the variance at a position, of the mean variance over positions: the least that counts. Without it a
 # position where all healthy images agree, such as black background, would have no ε.
@@ -48,11 +48,13 @@ class PaDiMConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     d: int | None = None  # channels, drawn at random; None: as ``CHANNELS`` says, where there are so many; 0: all
     grid: int = 1  # paper: positions are those of stage 1; 2, ours: of stage 2, a quarter of the memory and a coarser map
-    epsilon: float = 0.01  # section 3.2, in the unit of ImageNet features
+    epsilon: float = 0.01  # paper; in the squared unit of ImageNet features
     relative: bool = False  # ours: epsilon counts in mean variances of the position, for features of another unit
     epsilon_extra: float = 0.0  # anomalib adds a further 1e-5
-    sigma: float = 4.0  # pixels of the blur: paper's section 4.2 and both programs; 0: none
-    dtype: Literal["float64", "float32"] = "float64"  # ours: of the statistics; float32 is exact to about 1e-5, half as large
+    sigma: float = 4.0  # pixels of the blur: paper and both programs; 0: none
+    dtype: Literal["float64", "float32"] = (
+        "float64"  # ours: of the statistics; float32: half the memory, distances agree to 1e-4
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "d", "epsilon", "epsilon_extra", "sigma"):

@@ -12,7 +12,7 @@ from ..methods.padim import PaDiMConfig
 def padim() -> Experiment:
     """PaDiM with Wide ResNet-50-2, 550 channels, as in the paper's tables; 5.5 GB of memory at 256 px, 4.2 GB at 224 px."""
     wide = PaDiMConfig(backbone=BackboneConfig(name="wide_resnet50_2"))
-    # Section 4.1: 256 px of which the middle 224 are used; ours: the whole image, for anatomy reaches the border.
+    # Paper: 256 px of which the middle 224 are used; ours: the whole image, for anatomy reaches the border.
     data = DataConfig(size=224, batch_size=32, flip=False)  # no augmentation in the paper; batches change nothing but speed
     training = TrainingConfig(
         precision="32",  # ours: distances count in standard deviations, some of which half precision's rounding reaches

@@ -27,25 +27,16 @@ def memory(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_small_fit_in_figures_and_as_a_curve(tmp_path: Path) -> None:
-    arguments = [
-        "padim",
-        "--backbone",
-        "resnet18",
-        "--images",
-        "50",
-        "--limit",
-        "11",
-        "--size",
-        "32",
-        "--batch",
-        "4",
-        "--score-batch",
-        "2",
-        "--threads",
-        "1",
-        "--d",
-        "70",
-    ]
+    options = {
+        "--backbone": "resnet18",
+        "--images": 50,
+        "--limit": 11,
+        "--size": 32,
+        "--batch": 4,
+        "--score-batch": 2,
+        "--d": 70,
+    }
+    arguments = ["padim", *(str(word) for pair in options.items() for word in pair), "--threads", "1"]
     files = ["--json", str(tmp_path / "o.json"), "--curve", str(tmp_path / "o.csv"), "--dtype", "float32"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, SCRIPT, *arguments, *files], capture_output=True, text=True, env=environment)

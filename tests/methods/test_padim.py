@@ -392,7 +392,7 @@ def test_settings_that_cannot_work_are_told() -> None:
 
 
 def test_fact_padim_settings() -> None:
-    """Section 4.1: 100 of ResNet-18's channels, 550 of Wide ResNet-50-2's, 224 px; card: anomalib's 256 px and 1e-5."""
+    """Paper: 100 of ResNet-18's channels, 550 of Wide ResNet-50-2's, 224 px; card: anomalib's 256 px and 1e-5."""
     wide, narrow, other = (recipes.get(f"padim{n}") for n in ("", "-resnet18", "-anomalib"))
     with torch.device("meta"):
         facts = [(e.method.backbone.name, built(e).gaussians.d, e.data.size) for e in (wide, narrow, other)]
