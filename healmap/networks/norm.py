@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 _batch_norm = torch.ops.aten.native_batch_norm
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward
 _relu_backward = torch.ops.aten.threshold_backward
+_LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 class _PerImage(torch.autograd.Function):
@@ -72,9 +73,14 @@ def instance_norm(
         if weight is None or bias is None:  # without them half precision would also keep its statistics in half precision
             weight = torch.ones(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
             bias = torch.zeros_like(weight)
-        return _PerImage.apply(x, weight, bias, eps, relu)
+        return _PerImage.apply(_dense(x), weight, bias, eps, relu)
     y = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
     return F.relu(y) if relu else y
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Batch norm's form for given results takes every image to be laid out in one of two ways, and reads wrong places in crops."""
+    return x if any(x.is_contiguous(memory_format=layout) for layout in _LAYOUTS) else x.contiguous()
 
 
 class InstanceNorm(nn.Module):

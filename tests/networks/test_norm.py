@@ -73,3 +73,26 @@ def test_stored_running_statistics_are_accepted_and_ignored():
     assert set(norm.state_dict()) == {"weight", "bias"}
     with pytest.raises(RuntimeError, match="unknown"):
         norm.load_state_dict(stored | {"unknown": torch.ones(4)}, strict=True)
+
+
+CUTS = {
+    "crop": lambda x: x[:, :, 1:7, 2:5],
+    "every second channel": lambda x: x[:, ::2],
+    "the first channels": lambda x: x[:, :3],
+    "turned": lambda x: x.transpose(2, 3),
+    "repeated": lambda x: x[:, :1].expand(-1, 4, -1, -1),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
+def test_parts_of_a_larger_tensor(cut, layout):
+    torch.manual_seed(0)
+    whole = torch.randn(2, 6, 8, 7, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    found, expected = instance_norm(cut(whole)), F.instance_norm(cut(whole))
+    torch.testing.assert_close(found, expected)
+    g = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad(y, whole, g)[0] for y in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+    even = torch.autograd.grad(instance_norm(cut(whole)).pow(2).mean((2, 3)).sum(), whole)[0]  # its gradient is expanded
+    assert float(even.abs().max()) < 1e-4
