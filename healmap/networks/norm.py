@@ -79,7 +79,7 @@ def instance_norm(
 
 
 def _dense(x: Tensor) -> Tensor:
-    """Batch norm's form for given results takes every image to be laid out in one of two ways, and reads wrong places in crops."""
+    """Batch norm that writes into given results takes images to be laid out in one of two ways, and misreads crops."""
     return x if any(x.is_contiguous(memory_format=layout) for layout in _LAYOUTS) else x.contiguous()
 
 
