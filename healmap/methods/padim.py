@@ -68,6 +68,7 @@ class PaDiMConfig:
 class PaDiM(Method):
     needs = Needs.HEALTHY
     title = "PaDiM (Defard et al., ICPR workshops 2020)"
+    training_only = ("backbone.pretext",)
     Config = PaDiMConfig
     config: PaDiMConfig
     channels: Tensor  # (d,) int64, increasing

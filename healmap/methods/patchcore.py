@@ -81,7 +81,7 @@ class PatchCoreConfig:
 class PatchCore(Method):
     needs = Needs.HEALTHY
     title = "PatchCore, Roth et al., CVPR 2022"
-    training_only = ("coreset",)
+    training_only = ("coreset", "backbone.pretext")
     Config = PatchCoreConfig
     config: PatchCoreConfig
     coreset: Coreset | Reservoir | None  # from the beginning of training on

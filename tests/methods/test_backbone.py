@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import toys
 from safetensors.torch import save_file
 from torch import Tensor
 
 from healmap.config import from_plain, override, to_plain
-from healmap.errors import ConfigError
-from healmap.methods import pretext
+from healmap.errors import ConfigError, Interrupted
+from healmap.methods import pretext, weights
 from healmap.methods.backbone import IMAGENET, Backbone, BackboneConfig
 from healmap.methods.base import Optimisers
 from healmap.methods.corruption import Lesions
 from healmap.networks.densenet import densenet169
 from healmap.networks.resnet import resnet18
+from healmap.training import checkpoint, train_run
+from healmap.training.loop import Loop
 from healmap.types import Batch
 
 NAMES = [*IMAGENET, "filters", "self"]
@@ -303,3 +306,22 @@ def test_rotation_shows_each_image_all_four_ways():
 
 def test_densenet_is_cut_where_its_third_stage_ends():
     assert not any("transition3.conv" in name for name in densenet169(classes=0, stages=3).state_dict())
+
+
+@pytest.mark.parametrize("name", ["padim", "patchcore"])
+def test_a_run_stopped_while_its_encoder_learns_ends_in_the_same_place(name, tmp_path, monkeypatch):
+    learns = BackboneConfig(name="self", self_steps=4, self_width=4)
+    toy = toys.toy(name, tmp_path / "data", steps=2, method={"backbone": learns}, save_every=10)
+    train_run(toy.experiment, toy.train, toy.val, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_stop_wanted", lambda self, stop: "a test" if self.position.done == 3 else "")
+        with pytest.raises(Interrupted):
+            train_run(toy.experiment, toy.train, toy.val, tmp_path / "run", quiet=True)
+    train_run(toy.experiment, toy.train, toy.val, tmp_path / "run", quiet=True, resume=True)
+    assert toys.digests(tmp_path / "run") == toys.digests(tmp_path / "whole")
+    loaded, _ = weights.load(tmp_path / "run" / "weights" / "last.safetensors")
+    kept = checkpoint.load(tmp_path / "run")["loop"]["method"]
+    network = {k: v for k, v in loaded.state_dict().items() if k.startswith("backbone.network.")}
+    assert network
+    assert all(torch.equal(v, kept[k]) for k, v in network.items()), "the trained encoder travels with the weights"
+    assert not any("pretext" in k for k in weights.kept(loaded)), "its head does not"
