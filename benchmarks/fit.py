@@ -7,7 +7,7 @@ Generated images; an ImageNet architecture gets a file of random weights, made o
 them. Each row is one method on one backbone:
 
 * fit: images/s of the pass over the images, what happens at its end included, seconds of which are given beside it;
-* score: images/s of ``predict``, map and blur included;
+* score: images/s of ``predict``, map and blur included, PatchCore's with a full bank;
 * search: PatchCore's nearest neighbours alone, 2 · patches · bank · D operations an image, and their share of the peak, the
   fastest matrix product found on this machine (``train_step.peak``).
 
@@ -112,16 +112,19 @@ def measure(
     method = built(name, backbone, setting, changes)
     seconds, end = fitted(method, setting, count)
     image = images(setting, setting.batch, -1)
-    method.predict(image)  # warms up
-    score = min(setting.timed(lambda: method.predict(image)) for _ in range(turns))
-    row = Row(name, backbone.name, setting.size, setting.batch, count, count / seconds, end, setting.batch / score)
+    patches = None
     if isinstance(method, PatchCore):
         patches = method.patches(image).flatten(0, 1)
         # As many entries as the bank has room for, whatever these few images filled of it.
-        bank = patches[torch.randint(len(patches), (len(method.bank),), device=patches.device)]
-        search = min(setting.timed(lambda: nearest(patches, bank, method.config.neighbours)) for _ in range(turns))
-        rate = 2 * len(patches) * bank.numel() / search
-        row.bank, row.dimensions = bank.shape
+        method.bank.copy_(patches[torch.randint(len(patches), (len(method.bank),), device=patches.device)])
+        method.filled.fill_(len(method.bank))
+    method.predict(image)  # warms up
+    score = min(setting.timed(lambda: method.predict(image)) for _ in range(turns))
+    row = Row(name, backbone.name, setting.size, setting.batch, count, count / seconds, end, setting.batch / score)
+    if isinstance(method, PatchCore) and patches is not None:
+        search = min(setting.timed(lambda: nearest(patches, method.bank, method.config.neighbours)) for _ in range(turns))
+        rate = 2 * len(patches) * method.bank.numel() / search
+        row.bank, row.dimensions = method.bank.shape
         row.search_images_per_s, row.search_gflop_per_s, row.peak_share = setting.batch / search, rate / 1e9, rate / top
     return row
 
