@@ -32,7 +32,7 @@ from train_step import CLOCKS, clock, machine, peak
 
 from healmap import methods
 from healmap.config import override
-from healmap.methods.backbone import IMAGENET, Backbone, BackboneConfig
+from healmap.methods.backbone import IMAGENET, BackboneConfig
 from healmap.methods.base import Method, Optimisers
 from healmap.methods.neighbours import nearest
 from healmap.methods.patchcore import PatchCore
@@ -78,9 +78,6 @@ def built(name: str, backbone: BackboneConfig, setting: Setting, changes: list[s
     known = {f.name for f in fields(cls.Config)}
     config = override(cls.Config(), [c for c in changes if c.partition("=")[0].partition(".")[0] in known])
     config = replace(config, backbone=backbone)
-    channels = sum(Backbone(backbone, setting.channels).channels)
-    if getattr(config, "d", 0) > channels:  # PaDiM's subset of a backbone that has few
-        config = replace(config, d=0)
     if backbone.name == "filters" and "features" in known:
         config = replace(config, features="anomalib")  # as its recipes: too few channels for 1024 bins
     torch.manual_seed(0)
