@@ -38,8 +38,9 @@ def anomalib() -> Experiment:
 def filters() -> Experiment:
     """PaDiM on a fixed bank of oriented filters: neither weights nor training."""
     base = padim()
-    # Ours: the features' unit is not that of ImageNet's, so epsilon counts in variances.
-    method = replace(base.method, backbone=BackboneConfig(name="filters"), relative=True)
+    # Ours: absolute epsilon, since the filters' features are scaled like ImageNet's (phantoms, validation images: image AUROC
+    # 0.987, pixel AP 0.454; relative 0.1: 0.980, 0.413; relative 0.01: 0.970, 0.372).
+    method = replace(base.method, backbone=BackboneConfig(name="filters"))
     return replace(base, method=method, data=replace(base.data, size=128), recipe="padim-filters")
 
 
