@@ -234,8 +234,8 @@ def draw(curve: Path, title: str) -> Path:
     figure, axes = pyplot.subplots(figsize=(6, 3), layout="constrained")
     for name, column in (("resident", "resident_mb"), ("peak so far", "peak_mb")):
         axes.plot([int(row["images"]) for row in rows], [float(row[column]) for row in rows], label=name, linewidth=1)
-    axes.margins(y=0.15)
-    axes.set(xlabel="images seen", ylabel="memory of the process, MB", title=title, xlim=(0, None), ylim=(0, None))
+    top = 1.15 * max(float(row["peak_mb"]) for row in rows)
+    axes.set(xlabel="images seen", ylabel="memory of the process, MB", title=title, xlim=(0, None), ylim=(0, top))
     axes.legend(loc="lower right", frameon=False)
     out = curve.with_suffix(".png")
     figure.savefig(out, dpi=100)
