@@ -25,7 +25,7 @@ from torch import Tensor, nn
 ORIENTATIONS = 8
 WAVELENGTHS = (4.0, 4.0 * math.sqrt(2))  # pixels of a level; the next level goes on with 8
 SIGMA = 0.5  # of a wavelength: 1.2 octaves at half height
-GAINS = (10.0, 2.0, 5.0)  # of energies, mean, standard deviation; on brain slices the features then deviate by 0.4 to 1.4
+GAINS = (10.0, 2.0, 5.0)  # of energies, mean, standard deviation; on brain slices they then deviate by 0.3 to 1.3
 
 
 class FilterBank(nn.Module):
