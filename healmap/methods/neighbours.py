@@ -18,6 +18,7 @@ class Nearest(NamedTuple):
     entry: Tensor  # (Q, k) int64, rows of the bank
 
 
+@torch.no_grad()
 def nearest(queries: Tensor, bank: Tensor, k: int = 1, *, block: tuple[int, int] = BLOCK) -> Nearest:
     """The k rows of the bank nearest to each query.
 
