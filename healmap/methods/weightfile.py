@@ -16,6 +16,7 @@ from ..networks.resnet import RESNETS, ResNet
 from ..networks.vgg import VGG16
 
 COUNTER = "num_batches_tracked"  # of a batch norm; files from before 2018 lack it, and stored statistics do not need it
+FRACTIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -116,15 +117,21 @@ def _trunk(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def _differ(tensor: Tensor, wanted: Tensor | None) -> bool:
-    return wanted is not None and (tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point())
+    return wanted is not None and (tensor.shape != wanted.shape or _kind(tensor) != _kind(wanted))
+
+
+def _kind(tensor: Tensor) -> str:
+    """What the numbers are, where it matters: "" for ordinary ones with a fraction."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        return "meta " if tensor.is_meta else "sparse "
+    return "" if tensor.dtype in FRACTIONS else f"{tensor.dtype} ".removeprefix("torch.")
 
 
 def _text(tensor: Tensor) -> str:
-    kind = "" if tensor.is_floating_point() else f"{tensor.dtype} ".removeprefix("torch.")
-    return kind + "x".join(map(str, tensor.shape))
+    return _kind(tensor) + "x".join(map(str, tensor.shape))
 
 
 def _few(names: list[str], most: int = 3) -> str:
     """'a', 'b', 'c' and 12 more."""
     rest = len(names) - most
-    return ", ".join(f"'{n}'" for n in names[:most]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(f"'{n[:100]}'" for n in names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -132,7 +132,7 @@ def test_weights_of_another_architecture_are_called_by_their_name(tmp_path):
     backbone("resnet18", written(cut, tmp_path / "cut.pth")).begin()
 
 
-@pytest.mark.parametrize("fault", ["nan", "integers", "list", "junk", "wrapped", "code", "gone"])
+@pytest.mark.parametrize("fault", ["nan", "integers", "long name", "list", "junk", "wrapped", "code", "sparse", "meta", "gone"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_other_files_are_refused_and_run_no_code(tmp_path, fault, suffix):
     path, state = tmp_path / f"weights{suffix}", numbers("resnet18")
@@ -146,10 +146,14 @@ def test_other_files_are_refused_and_run_no_code(tmp_path, fault, suffix):
         written(state | {"bn1.bias": torch.full((64,), float("nan"))}, path)
     elif fault == "integers":
         written(state | {"bn1.bias": torch.zeros(64, dtype=torch.int64)}, path)
+    elif fault == "long name":
+        written(state | {"x" * 100_000: torch.zeros(1)}, path)
     elif fault == "junk":
         path.write_bytes(b"no tensors here")
     elif fault != "gone":
-        torch.save({"list": [state], "wrapped": {"state_dict": state}, "code": state | {"fc.bias": Code()}}[fault], path)
+        other = {"code": Code(), "sparse": torch.eye(64)[0].to_sparse(), "meta": torch.zeros(64, device="meta")}
+        kinds = {name: state | {"bn1.bias": value} for name, value in other.items()}
+        torch.save({"list": [state], "wrapped": {"state_dict": state}, **kinds}[fault], path)
     text = refused("resnet18", path)
     if fault == "nan":
         assert "NaN or infinity in 'bn1.bias'" in text
