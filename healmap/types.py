@@ -68,4 +68,5 @@ class Prediction:
     healed: Tensor | None = None  # (N, C, H, W) in [-1, 1]
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     # further named results, first axis N:
-    # "mask" (N, 1, H, W) in [0, 1], "displacement" (N, 2, H, W) in pixels (x, y), "probabilities" (N, K)
+    # "mask" (N, 1, H, W) in [0, 1], "displacement" (N, 2, H, W) in pixels (x, y), "probabilities" (N, K),
+    # "residual" (N, 1, H, W) >= 0: where a method without an anomaly map differs from its reconstruction
