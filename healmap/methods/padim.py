@@ -100,6 +100,8 @@ class PaDiM(Method):
         for maps, count in zip(self.backbone.stages(image), self.backbone.channels, strict=True):
             own = self.channels[(self.channels >= first) & (self.channels < first + count)] - first
             first += count
+            if not len(own):
+                continue  # few channels may all come from other stages
             chosen = at_least_float32(maps[:, own])
             if chosen.shape[2] > self.size[0]:
                 chosen = F.adaptive_avg_pool2d(chosen, self.size)

@@ -262,6 +262,12 @@ def test_the_grid_may_be_a_later_stages(grid: int) -> None:
     assert fit(method, images(20, 64)).predict(images(2, 64)).anomaly_map.shape == (2, 1, 64, 64)
 
 
+@pytest.mark.parametrize("d", [1, 2])
+def test_few_channels_may_all_be_one_stages(d: int) -> None:
+    config = PaDiM.Config(backbone=BackboneConfig(name="filters"), d=d)
+    assert PaDiM(config, Spec(height=32, width=32)).embed(torch.rand(2, 1, 32, 32)).shape == (2, d, 64)
+
+
 def test_channels_are_drawn_once_and_come_from_the_file(tmp_path: Path) -> None:
     a, b = fit(tiny(seed=0), images()), tiny(seed=1)
     assert torch.equal(a.channels, tiny(seed=0).channels)
