@@ -26,6 +26,7 @@ from . import pretext, weightfile
 from .base import Losses, Optimisers, Phase
 from .checks import require_positive
 from .optim import adam
+from .processes import several
 
 Name = Literal["resnet18", "resnet50", "wide_resnet50_2", "densenet169", "filters", "self"]
 
@@ -162,7 +163,7 @@ class Backbone(nn.Module):
 
     def _share_statistics(self) -> None:
         """The stored statistics become the mean of all processes', so that all go on to measure with the same network."""
-        if not (distributed.is_available() and distributed.is_initialized()):
+        if not several():
             return
         stored = [b for name, b in self.network.named_buffers() if name.endswith(("running_mean", "running_var"))]
         flat = torch.cat(stored)

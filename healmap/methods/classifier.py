@@ -36,6 +36,7 @@ from .backbone import IMAGENET, BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
 from .checks import require_positive, require_share
 from .optim import adam
+from .processes import several
 from .schedules import Decay, lr_decay
 
 
@@ -71,7 +72,7 @@ class Seen(nn.Module):
 
     def add(self, label: Tensor) -> None:
         new = F.one_hot(label, len(self.counts)).sum(0)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if several():
             torch.distributed.all_reduce(new)
         self.counts += new
 

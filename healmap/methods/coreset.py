@@ -229,21 +229,3 @@ class Reservoir(nn.Module):
     def finish(self) -> Tensor:
         """(at most k, dimensions)."""
         return self.rows[self.rows[:, -1] < 1, :-1]
-
-
-def from_all_processes(rows: Tensor) -> Tensor:
-    """The rows of every data-parallel process, in the order of their ranks, for each of them.
-
-    Their states then stay the same, and that of the first is everyone's when a run is resumed.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return rows
-    own = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(own) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(counts, own)
-    padded = rows.new_zeros(max(int(n) for n in counts), rows.shape[1])  # it gathers equal shapes only
-    padded[: len(rows)] = rows
-    every = [torch.zeros_like(padded) for _ in counts]
-    distributed.all_gather(every, padded)
-    return torch.cat([part[: int(n)] for part, n in zip(every, counts, strict=True)])

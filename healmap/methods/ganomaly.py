@@ -32,6 +32,7 @@ from ..types import Batch, Needs, Prediction, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase, amplitude_map
 from .checks import require_positive
 from .optim import adam
+from .processes import several
 
 LOOK_EVERY = 50  # ours: steps between looks at D's loss; the authors look at each, and an accelerator waits for each
 
@@ -146,7 +147,7 @@ class Watch(nn.Module):
 
     def restart_if_low(self, discriminator: nn.Module) -> None:
         """Draws weights and norms anew, the same in every process; Adam keeps its moments, as in the authors' code."""
-        if distributed.is_available() and distributed.is_initialized():
+        if several():
             distributed.all_reduce(self.low, op=distributed.ReduceOp.MAX)
         if self.low:
             self.restarts += 1

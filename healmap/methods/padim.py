@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from .backbone import Backbone, BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
 from .blur import gaussian_blur
 from .gaussian import Gaussians
+from .processes import from_all_processes
 
 # d by backbone: the paper's, and for networks of the same widths (ours); others have 100, as ResNet-18 (ours).
 CHANNELS = {"resnet18": 100, "wide_resnet50_2": 550, "resnet50": 550, "densenet169": 550}
@@ -118,7 +118,7 @@ class PaDiM(Method):
         if not bool(sound.all()):
             text = f"{int((~sound).sum())} of {len(image)} images of batch {k} hold NaN or infinity, or their features do"
             raise DataError(text, hint="repair them or leave them out")
-        self.gaussians.update(_of_all_processes(e))
+        self.gaussians.update(from_all_processes(e))
         return {}
 
     def ridge(self, variance: Tensor) -> Tensor:
@@ -178,25 +178,6 @@ def merge(first: PaDiM, second: PaDiM) -> PaDiM:
     first.gaussians.merge(second.gaussians)
     first.finish()
     return first
-
-
-def _of_all_processes(e: Tensor) -> Tensor:
-    """The embeddings of every process's part of the batch: (n, d, positions) -> (Σ n, d, positions), where n may differ.
-
-    So all processes keep the same statistics, and a checkpoint, which holds the first one's, can be resumed from.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return e
-    world = distributed.get_world_size()
-    counts = torch.zeros(world, dtype=torch.int64, device=e.device)
-    counts[distributed.get_rank()] = len(e)
-    distributed.all_reduce(counts)
-    lengths = counts.tolist()
-    padded = e.new_zeros(max(lengths), *e.shape[1:])
-    padded[: len(e)] = e
-    parts = [torch.empty_like(padded) for _ in range(world)]
-    distributed.all_gather(parts, padded)
-    return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
 
 def _check_channels(method: nn.Module, keys: Any) -> None:

@@ -30,8 +30,9 @@ from .backbone import Backbone, BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
 from .blur import gaussian_blur
 from .checks import require_positive
-from .coreset import Coreset, Projection, Reservoir, from_all_processes, projection
+from .coreset import Coreset, Projection, Reservoir, projection
 from .neighbours import nearest
+from .processes import from_all_processes
 
 PATCH = 3  # side of a neighbourhood: paper section 4.4.1, and both programs
 

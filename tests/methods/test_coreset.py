@@ -225,7 +225,7 @@ def test_a_row_of_the_bank_is_at_no_distance():
 
 TOGETHER = """
 import sys, torch
-from healmap.methods.coreset import from_all_processes
+from healmap.methods.processes import from_all_processes
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
 own = torch.full((3 - 2 * rank, 2), float(rank))

@@ -161,7 +161,7 @@ def test_a_discriminator_without_loss_is_drawn_anew_at_the_next_look(limit):
         losses = step(method, k)
     before = {k: v.clone() for k, v in method.D.named_parameters()}
     losses = step(method, LOOK_EVERY - 1)
-    apart = max(float((v - before[k]).abs().max()) for k, v in method.D.named_parameters())
+    apart = max(float((v.detach() - before[k]).abs().max()) for k, v in method.D.named_parameters())
     assert (apart > 0.01) == (limit == 100)  # a step of Adam moves by 2e-4
     if limit:
         assert losses["monitor"]["restarts"].item() == (limit == 100)
