@@ -27,7 +27,8 @@ from ..losses.adversarial import logarithmic
 from ..losses.pixels import l1, mse
 from ..losses.precision import at_least_float32
 from ..networks.batchnorm import Statistics
-from ..networks.ganomaly import Encoder, Generator, halvings, initialise
+from ..networks.ganomaly import SPREAD, Encoder, Generator, halvings
+from ..networks.start import normal_start
 from ..types import Batch, Needs, Prediction, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase, amplitude_map
 from .checks import require_positive
@@ -151,5 +152,6 @@ class Watch(nn.Module):
             distributed.all_reduce(self.low, op=distributed.ReduceOp.MAX)
         if self.low:
             self.restarts += 1
-            initialise(discriminator, torch.Generator(self.low.device).manual_seed(int(self.restarts)))
+            seeded = torch.Generator(self.low.device).manual_seed(int(self.restarts))
+            normal_start(discriminator, SPREAD, norms=(nn.BatchNorm2d,), generator=seeded)
         self.low.zero_()

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .start import CONVOLUTIONS, normal_start
 
 SLOPE, SPREAD, DROPOUT = 0.2, 0.01, 0.2
+LAYERS = (*CONVOLUTIONS, nn.Linear)  # whose weights begin at N(0, SPREAD²)
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm: TensorFlow's defaults, 0.99 by its own count
 
 Joined = Literal["height", "channels"]
@@ -90,7 +92,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.body = Halvings(channels, halvings, width, spectral=spectral, first_normed=True)
         self.last = nn.Conv2d(widths(halvings, width)[-1], latent, 4)
-        initialise(self)
+        normal_start(self, SPREAD, layers=LAYERS)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.body(x)).flatten(1)
@@ -107,7 +109,7 @@ class Generator(nn.Module):
             up = nn.ConvTranspose2d(given, made, 4, stride=2, padding=1)
             layers += [_norm(given), nn.ReLU(inplace=True), up]
         self.body = nn.Sequential(*layers, nn.Tanh())
-        initialise(self)
+        normal_start(self, SPREAD, layers=LAYERS)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z[:, :, None, None])
@@ -128,7 +130,7 @@ class ImageLatentCritic(nn.Module):
             *_dense(16 * widths(halvings, width)[-1] + arm, joined, spectral=spectral),
             nn.Linear(joined, 1),
         )
-        initialise(self)
+        normal_start(self, SPREAD, layers=LAYERS)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         return self.joined(torch.cat([self.image(x).flatten(1), self.latent(z)], dim=1))
@@ -152,7 +154,7 @@ class ImagesCritic(nn.Module):
             *_wide(first, second, spectral=spectral),
         )
         self.last = nn.Linear(second * places, 1)
-        initialise(self)
+        normal_start(self, SPREAD, layers=LAYERS)
 
     def features(self, x: Tensor, other: Tensor) -> Tensor:
         """f_xx: (N, 128 · 2 (S / 4)²), published: 16,384."""
@@ -174,7 +176,7 @@ class LatentsCritic(nn.Module):
             *_dense(first, second, spectral=spectral),
             nn.Linear(second, 1),
         )
-        initialise(self)
+        normal_start(self, SPREAD, layers=LAYERS)
 
     def forward(self, z: Tensor, other: Tensor) -> Tensor:
         return self.body(torch.cat([z, other], dim=1))
@@ -203,13 +205,3 @@ def _dense(given: int, made: int, *, spectral: bool) -> list[nn.Module]:
 def _wide(given: int, made: int, *, spectral: bool) -> list[nn.Module]:
     layer = conv(given, made, 5, padding=0, spectral=spectral)
     return [nn.ZeroPad2d((1, 2, 1, 2)), layer, nn.LeakyReLU(SLOPE), nn.Dropout(DROPOUT)]
-
-
-@torch.no_grad()
-def initialise(network: nn.Module) -> None:
-    """Weights from N(0, 0.01²), offsets 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            module.weight.normal_(0, SPREAD)
-            assert module.bias is not None
-            module.bias.zero_()

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .batchnorm import BatchNorm, Statistics
+from .start import CONVOLUTIONS, normal_start
 
 SLOPE, SPREAD = 0.2, 0.02
+LAYERS = (*CONVOLUTIONS, nn.Linear)  # whose weights begin at N(0, SPREAD²)
 LEAST = 17  # pixels a side: the discriminator's fourth halving leaves two
 
 
@@ -49,7 +51,7 @@ class Refiner(nn.Module):
         self.down_norms = nn.ModuleList(BatchNorm(c, statistics) for c in down)
         self.up = nn.ModuleList(Up(i, o) for i, o in zip([down[-1], *up], [*up, channels], strict=True))
         self.up_norms = nn.ModuleList(BatchNorm(c, statistics) for c in up)
-        initialise(self)
+        normal_start(self, SPREAD, layers=LAYERS)
 
     def forward(self, x: Tensor) -> Tensor:
         sizes = []
@@ -73,7 +75,7 @@ class Discriminator(nn.Module):
         rest = -(-size[0] // 16) * -(-size[1] // 16)
         self.body = nn.Sequential(*layers)
         self.last = nn.Linear(w[-1] * rest, 1)
-        initialise(self)
+        normal_start(self, SPREAD, layers=LAYERS)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.body(x).flatten(1))
@@ -92,13 +94,3 @@ def check_sizes(height: int, width: int) -> None:
             f"images of {height} x {width} have one pixel left after the discriminator's four halvings",
             hint=f"use at least {LEAST} pixels a side; published: 28 and 45",
         )
-
-
-@torch.no_grad()
-def initialise(network: nn.Module) -> None:
-    """Weights from N(0, 0.02²), offsets 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            module.weight.normal_(0, SPREAD)
-            assert module.bias is not None
-            module.bias.zero_()

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from . import rows, winograd
 from .norm import InstanceNorm
 from .stargan import Halving
+from .start import normal_start
 
 
 class ReflectedConv(nn.Conv2d):
@@ -96,7 +97,7 @@ class Generator(nn.Module):
             end + 8: nn.Tanh(),
         }
         self.model = _named(layers)
-        initialise(self)
+        normal_start(self)  # paper, appendix, and the authors' program
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W), H and W multiples of 4 -> the same in [-1, 1]."""
@@ -125,7 +126,7 @@ class Critic(nn.Module):
             given, place = out, place + 3
         model[place] = nn.Conv2d(given, 1, 4, padding=1)
         self.model = _named(model)
-        initialise(self)
+        normal_start(self)  # paper, appendix, and the authors' program
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) -> patch map (N, 1, H / 2**layers - 2, W / 2**layers - 2), unbounded."""
@@ -134,15 +135,6 @@ class Critic(nn.Module):
 
 def _leaky() -> nn.Module:
     return nn.LeakyReLU(0.2, inplace=True)  # neither convolution nor norm needs its output again
-
-
-def initialise(module: nn.Module) -> None:
-    """Weights of all convolutions from N(0, 0.02²), biases zero: paper, appendix, and the authors' program."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(part.weight, 0.0, 0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
 
 
 def _named(layers: dict[int, nn.Module]) -> nn.Sequential:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .batchnorm import BatchNorm, Statistics
+from .start import normal_start
 
 SLOPE, SPREAD = 0.2, 0.02
 
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
             layers += [nn.LeakyReLU(SLOPE)]
         self.body = nn.Sequential(*layers)
         self.last = nn.Conv2d(w[-1], out, 4, bias=False)
-        initialise(self)
+        normal_start(self, SPREAD, norms=(nn.BatchNorm2d,))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, channels, S, S) -> what the last convolution makes, (N, out), and what it is given, (N, w, 4, 4)."""
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
             up = nn.ConvTranspose2d(given, made, 4, stride=2, padding=1, bias=False)
             layers += [BatchNorm(given, statistics), nn.ReLU(inplace=True), up]
         self.body = nn.Sequential(*layers, nn.Tanh())
-        initialise(self)
+        normal_start(self, SPREAD, norms=(nn.BatchNorm2d,))
 
     def forward(self, z: Tensor) -> Tensor:
         return self.body(z[:, :, None, None])
@@ -93,14 +93,3 @@ class Generator(nn.Module):
 def widths(halvings: int, width: int, widest: int) -> list[int]:
     """Channels after each halving."""
     return [min(width << k, widest) if widest else width << k for k in range(halvings)]
-
-
-@torch.no_grad()
-def initialise(network: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Weights from N(0, 0.02²); batch norm's gain from N(1, 0.02²), its offset 0."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.weight.normal_(0, SPREAD, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.weight.normal_(1, SPREAD, generator=generator)
-            module.bias.zero_()

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .cyclegan import initialise, reflect
+from .cyclegan import reflect
 from .norm import instance_norm
+from .start import normal_start
 
 Padding = Literal["reflect", "zeros"]
 
@@ -247,7 +248,7 @@ class MultiScaleDiscriminator(nn.Module):
         self.scales = nn.ModuleList(
             PatchDiscriminator(channels, width=width, layers=layers, padding=padding, council=council) for _ in range(scales)
         )
-        initialise(self)
+        normal_start(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, channels, H, W) -> one patch map (N, 1, h, w) per scale, unbounded."""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .start import normal_start
 
 LEAST = 4  # pixels a side that the generator starts from
 
@@ -34,7 +35,7 @@ class Generator(nn.Module):
         self.doublings = nn.ModuleList(nn.ConvTranspose2d(i, o, 4, 2, 1, bias=False) for i, o in pairwise(w))
         self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in w)
         self.last = nn.ConvTranspose2d(width, channels, 4, 2, 1)
-        initialise(self)
+        normal_start(self, norms=(nn.BatchNorm2d,))  # DCGAN's
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (N, latent) -> (N, channels, side, side) in [-1, 1]."""
@@ -63,7 +64,7 @@ class Critic(nn.Module):
         self.halvings = nn.ModuleList(nn.Conv2d(i, o, k, stride=2) for (i, o), k in zip(pairwise(w), kernels, strict=True))
         self.last = nn.Conv2d(w[-1], 1, 3)
         self.side, self.step = side, 1 << halvings(side)
-        initialise(self)
+        normal_start(self, norms=(nn.BatchNorm2d,))  # DCGAN's
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.halvings:
@@ -82,15 +83,6 @@ class Critic(nn.Module):
             for column in range(min(every, m)):
                 answers[:, :, row::every, column::every] = self(image[:, :, row * stride :, column * stride :])
         return answers
-
-
-def initialise(network: nn.Module) -> None:
-    """DCGAN's: weights from N(0, 0.02), those of norms around 1."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
-            nn.init.normal_(layer.weight, 1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0, 0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 def halvings(side: int) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .norm import InstanceNorm
 from .stargan import Halving
+from .start import normal_start
 
 DROPPED_LEVELS = 3  # paper: the decoder's first three layers, counted from the bottom
 
@@ -37,7 +38,7 @@ class Generator(nn.Module):
             for k in range(bottom, 0, -1)
         )
         self.last = nn.ConvTranspose2d(2 * w[0], channels, 4, stride=2, padding=1)
-        initialise(self)
+        normal_start(self, norms=(InstanceNorm,))  # N(0, 0.02²): paper; gains: authors' code
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W), H and W multiples of 2**levels -> the same in [-1, 1]."""
@@ -87,22 +88,11 @@ class Critic(nn.Module):
             conv = UnbiasedHalving(w[i - 1], w[i]) if i < layers else nn.Conv2d(w[i - 1], w[i], 4, padding=1, bias=False)
             main += [conv, InstanceNorm(w[i]), nn.LeakyReLU(0.2)]
         self.main = nn.Sequential(*main, nn.Conv2d(w[-1], 1, 4, padding=1))
-        initialise(self)
+        normal_start(self, norms=(InstanceNorm,))  # N(0, 0.02²): paper; gains: authors' code
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x: inputs, y: outputs, (N, C, H, W) each -> logits of the patches, (N, 1, H / 2**layers - 2, W / 2**layers - 2)."""
         return self.main(torch.cat([x, y], dim=1))
-
-
-def initialise(module: nn.Module) -> None:
-    """Convolutions from N(0, 0.02²): paper; norm weights from N(1, 0.02²): authors' code. Biases zero."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(part.weight, 0.0, 0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-        elif isinstance(part, InstanceNorm) and part.weight is not None:
-            nn.init.normal_(part.weight, 1.0, 0.02)
 
 
 def levels_for(height: int, width: int, most: int) -> int:
