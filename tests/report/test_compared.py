@@ -7,14 +7,13 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import make_run, plane
-from PIL import Image as Pil
+from fakes import make_run
+from pages import HOSTILE, HOSTILE_FILE, Reader, hostile_data
 
 from healmap.errors import UsageError
 from healmap.evaluation.compare import compare_runs
@@ -23,22 +22,7 @@ from healmap.report import compared
 from healmap.report.compared import ABREAST, duration, memory, standing, table_csv, table_md, write_compared
 from healmap.report.page import number
 
-HOSTILE = "<script>alert(1)</script>"
 RUNS = ("plain", "bar|red", "third", "fourth", "fifth", "sixth")
-
-
-class Reader(HTMLParser):
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Six runs, one of which changes nothing, and one that is not there; names in the data try to break the page."""
     base = tmp_path_factory.mktemp("compared")
     data = base / "data"
-    (data / "masks").mkdir(parents=True)
-    rows, number = ["path,label,patient_id,split,mask"], 0
-    for split in ("train", "val", "test"):
-        for p in range(6):
-            number += 1
-            sick, mask = p % 2 == 1, ""
-            image = plane(number, lesion=(10, 6 + 2 * p, 10) if sick else None)
-            if sick:
-                mask = f"masks/{number}.png"
-                Pil.fromarray(((image == 228) * 255).astype(np.uint8)).save(data / mask)
-            name = f"{number}<b onload=x>.png" if number == 14 else f"{number}.png"
-            Pil.fromarray(image).save(data / name)
-            patient = HOSTILE if split == "test" and p == 1 else f"{split}{p}"
-            rows.append(f'"{name}",{"diseased" if sick else "healthy"},{patient},{split},{mask}')
-    (data / "labels.csv").write_text("\n".join(rows) + "\n")
+    hostile_data(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEALMAP_CACHE", str(base / "cache"))
         runs = [make_run(base / name, patch, size=48) for name in RUNS]
@@ -97,7 +67,7 @@ def test_the_page_is_complete_and_runs_nothing(page: str) -> None:
     assert HOSTILE not in page
     words = "".join(found.words)
     assert HOSTILE in words
-    assert "14<b onload=x>.png" in words
+    assert HOSTILE_FILE in words
 
 
 def test_every_picture_and_table_says_what_it_is(page: str) -> None:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
-from fakes import make_run, plane
-from PIL import Image as Pil
+from fakes import make_run
+from pages import HOSTILE, HOSTILE_FILE, Reader, hostile_data
 
 from healmap.errors import UsageError
 from healmap.evaluation.evaluate import evaluate_run
@@ -16,26 +14,10 @@ from healmap.report.page import interval, number, read_evaluation, write_page
 from healmap.report.report import write_report
 from healmap.report.verdict import kind_of, summary, verdicts
 
-HOSTILE = "<script>alert(1)</script>"
-
 
 @pytest.fixture(scope="module")
 def page(folders: tuple[Path, Path]) -> str:
     return write_report(folders[0]).read_text()
-
-
-class Reader(HTMLParser):
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +25,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     """Two evaluations of the same images; names in the data try to break the page."""
     base = tmp_path_factory.mktemp("report")
     data = base / "data"
-    (data / "masks").mkdir(parents=True)
-    rows, number = ["path,label,patient_id,split,mask"], 0
-    for split in ("train", "val", "test"):
-        for p in range(6):
-            number += 1
-            sick, mask = p % 2 == 1, ""
-            image = plane(number, lesion=(10, 6 + 2 * p, 10) if sick else None)
-            if sick:
-                mask = f"masks/{number}.png"
-                Pil.fromarray(((image == 228) * 255).astype(np.uint8)).save(data / mask)
-            name = f"{number}<b onload=x>.png" if number == 14 else f"{number}.png"
-            Pil.fromarray(image).save(data / name)
-            patient = HOSTILE if split == "test" and p == 1 else f"{split}{p}"
-            rows.append(f'"{name}",{"diseased" if sick else "healthy"},{patient},{split},{mask}')
-    (data / "labels.csv").write_text("\n".join(rows) + "\n")
+    hostile_data(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEALMAP_CACHE", str(base / "cache"))
         run = make_run(base / "run", patch, size=48)
@@ -84,7 +52,7 @@ def test_the_page_is_complete_and_runs_nothing(page: str) -> None:
 def test_names_from_the_data_are_text(page: str) -> None:
     assert HOSTILE not in page
     assert HOSTILE in "".join(Reader(page).words)
-    assert "14<b onload=x>.png" in "".join(Reader(page).words)
+    assert HOSTILE_FILE in "".join(Reader(page).words)
 
 
 def test_the_page_says_what_the_figures_say(folders: tuple[Path, Path], page: str) -> None:
