@@ -13,14 +13,13 @@ shown one image at a time).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import RMSprop
+from torch import Tensor
 
 from ..errors import ConfigError
 from ..losses.adversarial import logarithmic
@@ -31,6 +30,7 @@ from ..networks.batchnorm import Statistics
 from ..types import Batch, Needs, Prediction, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase
 from .checks import require_positive
+from .optim import rmsprop
 
 
 class ALOCC(HealingMethod):
@@ -119,11 +119,3 @@ class ALOCC(HealingMethod):
     @classmethod
     def tiny(cls) -> tuple[ALOCC.Config, Spec]:
         return cls.Config(steps=20, width=4, critic_width=4), Spec(height=32, width=32)
-
-
-def rmsprop(parameters: Iterable[nn.Parameter], *, lr: float) -> RMSprop:
-    """RMSProp as the authors' library has it: decay 0.9, and mean squares that begin at 1, so that first steps are small."""
-    optimiser = RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-5)  # theirs is 1e-10 beneath the root
-    for p in optimiser.param_groups[0]["params"]:
-        optimiser.state[p] = {"step": torch.zeros(()), "square_avg": torch.ones_like(p)}
-    return optimiser

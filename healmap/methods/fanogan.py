@@ -27,7 +27,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.optim import RMSprop
 
 from ..errors import ConfigError
 from ..losses.adversarial import average, gradient_penalty
@@ -37,13 +36,10 @@ from ..types import Batch, Needs, Prediction, Spec
 from .alternating import AlternatingGAN
 from .base import REDUCE, Losses, Optimisers, Phase, amplitude_map
 from .checks import require_positive
-from .optim import adam
+from .optim import adam, rmsprop
 from .patches import Stitch, Where, check_patch, corners, cut, draw, occupied
 
 AT_ONCE = 64  # patches in one pass at inference, or as many as there are images
-
-# TensorFlow's RMSProp divides by sqrt(v + 1e-10), torch's by sqrt(v) + eps: the same where v is 0.
-RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-5
 
 
 class FAnoGAN(AlternatingGAN):
@@ -148,7 +144,7 @@ class FAnoGAN(AlternatingGAN):
         cfg, build = self.config, partial(adam, lr=self.config.lr, betas=self.config.betas)
         last = min(max(1, round(cfg.encoder_share * cfg.steps)), cfg.steps - 1)
         players = {"G": build(self.G.parameters()), "D": build(self.D.parameters())}
-        encoder = {"E": RMSprop(self.E.parameters(), lr=cfg.encoder_lr, alpha=RMSPROP_DECAY, eps=RMSPROP_EPSILON)}
+        encoder = {"E": rmsprop(self.E.parameters(), lr=cfg.encoder_lr)}
         return [
             Phase(name="adversarial", step=self.step, steps=cfg.steps - last, optimisers=players, ready=False),
             Phase(name="encoder", step=self.encoder_step, steps=last, optimisers=encoder),

@@ -213,6 +213,16 @@ def test_phases():
     assert [p.steps for p in build(steps=2, encoder_share=0.01).phases()] == [1, 1]
 
 
+def test_the_encoder_begins_with_small_steps():
+    """TensorFlow's RMSProp: mean squares of 1."""
+    method = build(encoder_lr=2e-5)
+    before = copy(method)
+    run_phase(method, 1, steps=1)
+    for name, p in method.E.named_parameters():
+        step = 2e-5 * p.grad / (0.9 + 0.1 * p.grad**2 + 1e-10).sqrt()
+        torch.testing.assert_close(before[f"E.{name}"] - p.detach(), step, rtol=1e-4, atol=1e-9)
+
+
 # Inference
 
 
