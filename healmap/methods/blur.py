@@ -6,16 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..losses.precision import at_least_float32
+
 REACH = 4.0  # standard deviations to either side: scipy.ndimage's, and with sigma 4 anomalib's 33 pixels
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """As ``scipy.ndimage.gaussian_filter``: the border is mirrored, its own pixels included. sigma: pixels; 0: unchanged.
 
-    maps: (N, 1, H, W) of any size -> the same.
+    maps: (N, 1, H, W) of any size -> the same, in float32 at least, whatever the precision around: half of it would leave
+    few values that differ.
     """
     if not sigma:
         return maps
+    with torch.autocast(maps.device.type, enabled=False):
+        return _blurred(at_least_float32(maps), sigma)
+
+
+def _blurred(maps: Tensor, sigma: float) -> Tensor:
     radius = int(REACH * sigma + 0.5)
     x = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)

@@ -155,9 +155,8 @@ class PaDiM(Method):
             size, own = "x".join(map(str, image.shape[2:])), f"{self.spec.height}x{self.spec.width}"
             raise ConfigError(f"images of {size}, but the statistics are of {own}", hint=f"resize them to {own}")
         distance = self.distance(image).to(torch.promote_types(image.dtype, torch.float32))
-        with torch.autocast(image.device.type, enabled=False):
-            enlarged = F.interpolate(distance, image.shape[2:], mode="bilinear")
-            anomaly_map = gaussian_blur(enlarged, self.config.sigma).to(image.dtype)
+        enlarged = F.interpolate(distance, image.shape[2:], mode="bilinear")
+        anomaly_map = gaussian_blur(enlarged, self.config.sigma).to(image.dtype)
         return Prediction(anomaly_map.flatten(1).amax(1), anomaly_map)
 
 

@@ -208,12 +208,10 @@ class PatchCore(Method):
 
     def enlarged(self, distance: Tensor, image: Tensor) -> Tensor:
         """(N, P) -> the map, (N, 1, H, W)."""
-        with torch.autocast(image.device.type, enabled=False):
-            grid = distance.view(len(image), 1, *self.places.shape[1:])
-            bilinear = self.config.enlarge == "bilinear"
-            size = image.shape[2:]
-            full = F.interpolate(grid, size, mode="bilinear") if bilinear else F.interpolate(grid, size, mode="nearest")
-            return gaussian_blur(full, self.config.sigma).to(image.dtype)
+        grid, size = distance.view(len(image), 1, *self.places.shape[1:]), image.shape[2:]
+        bilinear = self.config.enlarge == "bilinear"
+        full = F.interpolate(grid, size, mode="bilinear") if bilinear else F.interpolate(grid, size, mode="nearest")
+        return gaussian_blur(full, self.config.sigma).to(image.dtype)
 
 
 def official(middle: Tensor, deep: Tensor, dimensions: int) -> Tensor:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 import toys
 from sklearn.covariance import EmpiricalCovariance
@@ -26,7 +25,6 @@ from healmap.experiment import Experiment
 from healmap.methods import weights
 from healmap.methods.backbone import BackboneConfig
 from healmap.methods.base import Optimisers
-from healmap.methods.blur import gaussian_blur
 from healmap.methods.gaussian import WIDTH, Gaussians
 from healmap.methods.padim import PaDiM, merge
 from healmap.training import train_run
@@ -239,14 +237,6 @@ def test_with_relative_epsilon_the_unit_of_features_does_not_matter() -> None:
         g.solve(tiny(relative=True).ridge)
         found.append(g.distance(probe * unit))
     assert_close(found[0], found[1], **EXACT)
-
-
-def test_blur_is_that_of_scipy() -> None:
-    for shape, sigma in (((40, 24), 4.0), ((9, 5), 4.0), ((32, 32), 1.3)):
-        maps = torch.rand(2, 1, *shape, dtype=torch.float64)
-        wanted = np.stack([scipy.ndimage.gaussian_filter(m[0], sigma) for m in maps.numpy()])
-        np.testing.assert_allclose(gaussian_blur(maps, sigma)[:, 0], wanted, rtol=1e-9)
-    assert gaussian_blur(maps, 0.0) is maps
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3])
