@@ -1,7 +1,7 @@
 """ALOCC (Sabokrou et al., CVPR 2018): a denoiser and a discriminator that learn against each other, on healthy images alone.
 
 The refiner R takes noise away so well that D cannot tell R(x + η) from x. What R was never shown it spoils, and D, which has
-seen spoilt images all along, says so: the score is 1 - D(R(x)).
+seen spoilt images all along, says so: the score is minus the logit of D(R(x)), which ranks images as the paper's 1 - D(R(x)).
 
 Symbols: x image, η noise, x̃ = x + η clipped to [-1, 1], R refiner, D discriminator.
 
@@ -53,7 +53,8 @@ class ALOCC(HealingMethod):
         lr: float = 2e-3  # authors' code
         statistics: Statistics = "stored"  # ours; image: the authors' test, shown one image at a time
         judged: Literal["refined", "raw"] = "refined"  # paper: D(R(x)); raw: D(x), the authors' test
-        score: Literal["posterior", "logit"] = "posterior"  # 1 - D, paper; logit: minus D's, which cannot saturate
+        # logit: minus D's, which ranks as the paper's 1 - D (posterior) but never rounds to 1, where all images are one
+        score: Literal["logit", "posterior"] = "logit"
 
         def __post_init__(self) -> None:
             require_positive(self, "steps", "width", "critic_width", "r_steps", "lr")

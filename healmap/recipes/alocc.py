@@ -24,7 +24,7 @@ def patches() -> Experiment:
 def released() -> Experiment:
     """As the authors' program trains and tests: its reconstruction term, D on the raw image, statistics of the moment."""
     base = alocc()
-    method = replace(base.method, reconstruction="released", judged="raw", score="logit", statistics="image")
+    method = replace(base.method, reconstruction="released", judged="raw", statistics="image")
     return replace(base, method=method, recipe="alocc-released")
 
 

@@ -120,16 +120,26 @@ def test_scores(judged):
     method = build(judged=judged).eval()
     logit = method.D(method.R(x) if judged == "refined" else x).flatten()
     found = method.predict(x)
-    torch.testing.assert_close(found.score, 1 - torch.sigmoid(logit))
-    torch.testing.assert_close(build(judged=judged, score="logit").eval().predict(x).score, -logit)
+    torch.testing.assert_close(found.score, -logit)
+    torch.testing.assert_close(build(judged=judged, score="posterior").eval().predict(x).score, 1 - torch.sigmoid(logit))
     assert found.anomaly_map is None
     assert found.maps == {}
     torch.testing.assert_close(found.healed, method.R(x))
 
 
 @torch.no_grad()
+def test_a_sure_discriminator_still_tells_images_apart():
+    found = []
+    for settings in ({}, {"score": "posterior"}):
+        method, x = build(**settings).eval(), images(8)
+        method.D.forward = lambda _: torch.linspace(-60, -20, 8)[:, None]
+        found.append(len(set(method.predict(x).score.tolist())))
+    assert found == [8, 1]
+
+
+@torch.no_grad()
 def test_statistics_of_the_image_are_the_authors_test_one_image_at_a_time():
-    stored, own = build(score="logit"), build(score="logit", statistics="image")
+    stored, own = build(), build(statistics="image")
     for seed in range(3):
         stored.D(stored.R(images(seed=seed)))
     own.load_state_dict(stored.state_dict())
