@@ -8,7 +8,7 @@ Symbols: x image, η noise, x̃ = x + η clipped to [-1, 1], R refiner, D discri
 How we differ. From the authors' code: the reconstruction term is the paper's squared error (``reconstruction="released"`` is
 theirs), D judges R(x) as the paper says (``judged="raw"`` is their test), noise is drawn anew at every step, not once, images
 come in a new order in every pass, and inference takes batch norm's stored statistics (``statistics="image"`` is their test
-shown one image at a time).
+shown one image at a time). Their MNIST lies in [0, 1], under a tanh; ours, as all images, in [-1, 1], with noise in proportion.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ALOCC(HealingMethod):
         steps: int = 1_840  # authors' code: 40 epochs, batch 128; so many steps for the 6,000 images of a digit of MNIST
         width: int = 32  # authors' code
         critic_width: int = 16  # authors' code
-        noise: float = 0.155  # authors' code: its deviation
+        noise: float = 0.31  # authors' code: deviation 0.155 of MNIST's [0, 1]; 0.155 for video, which is in [-1, 1] as ours
         r_steps: int = 2  # authors' code, which notes that the paper has it otherwise
         lambda_rec: float = 0.2  # authors' code
         reconstruction: Literal["squared", "released"] = "squared"  # paper; released: see ``reconstruction_loss``

@@ -10,7 +10,7 @@ from .small import for_minutes
 
 
 def alocc() -> Experiment:
-    """The authors' settings for MNIST, 28 px."""
+    """The authors' settings for MNIST, 28 px; their images are in [0, 1], ours in [-1, 1], with noise in proportion."""
     data = DataConfig(size=28, batch_size=128, flip=False)  # authors' code
     return Experiment(method_name="alocc", method=ALOCC.Config(), data=data, recipe="alocc")
 
@@ -18,11 +18,15 @@ def alocc() -> Experiment:
 def patches() -> Experiment:
     """The authors' settings for patches of surveillance video, 45 px; the images must be such patches."""
     base = alocc()
-    return replace(base, data=replace(base.data, size=45), recipe="alocc-patches")
+    method = replace(base.method, noise=0.155)  # authors' code: of the range [-1, 1], which these images have there, too
+    return replace(base, method=method, data=replace(base.data, size=45), recipe="alocc-patches")
 
 
 def released() -> Experiment:
-    """As the authors' program trains and tests: its reconstruction term, D on the raw image, statistics of the moment."""
+    """The authors' program's reconstruction term and test: D on the raw image, statistics of the moment.
+
+    Noise and order of the images are drawn anew, where the program draws noise once and never shuffles.
+    """
     base = alocc()
     method = replace(base.method, reconstruction="released", judged="raw", statistics="image")
     return replace(base, method=method, recipe="alocc-released")
