@@ -33,7 +33,7 @@ from ..networks.unet import check_size
 from ..types import Spec
 from .base import Losses, Phase
 from .checks import require_positive
-from .reconstruction import Body, Reconstruction, ReconstructionConfig, body, image_of, unit
+from .reconstruction import Body, Erosion, Reconstruction, ReconstructionConfig, body, image_of, unit
 
 
 def coarse_noise(like: Tensor, points: int, sigma: float) -> Tensor:
@@ -68,7 +68,8 @@ class DenoisingAutoencoder(Reconstruction):
         noise_points: int = 16  # paper: along each side of the image
         noise_sigma: float = 0.2  # paper, of the [0, 1] range
         body: Body = "threshold"  # authors' program
-        erode: int = 2  # authors' program: squares of 5 x 5
+        erode: int = 2  # authors' program: squares of 5 x 5, of which 95 % are body
+        erosion: Erosion = "square"
         median: int = 5  # authors' program
 
         def __post_init__(self) -> None:

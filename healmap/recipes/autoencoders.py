@@ -32,7 +32,7 @@ def vae_lesions() -> Experiment:
         base.method,
         sign="bright",  # paper
         body="threshold",  # theirs is the brain's mask, which we have not
-        erode=12,  # authors' program, in steps
+        erode=12,  # authors' program: so many erosions, one after the other
         bright_quantile=0.9,  # authors' program, of the volume; ours of the image
         median=5,  # authors' program, in three dimensions
     )

@@ -171,17 +171,28 @@ def test_the_median_is_scipys(size):
     assert np.array_equal(reconstruction.median_filter(x, size)[:, 0].numpy(), expected)
 
 
+@pytest.mark.parametrize("pixels", [0, 1, 5, 12])
+def test_steps_of_erosion_are_scipys(pixels):
+    wide = np.ones((2, 70, 90), dtype=bool)
+    wide[0, :5], wide[1, 40, 70], wide[1, :30, :30] = False, False, False  # a rim; a hole and a corner
+    found = reconstruction.eroded(torch.from_numpy(wide)[:, None], pixels, "steps")[:, 0].numpy()
+    for one, expected in zip(found, wide, strict=True):
+        if pixels:  # beyond the border there may be body
+            expected = ndimage.binary_erosion(expected, iterations=pixels, border_value=1)
+        assert np.array_equal(one, expected)
+
+
 def test_the_rim_of_the_body_does_not_count():
     inside = torch.zeros(1, 1, 20, 20, dtype=torch.bool)
     inside[..., 4:16, 4:] = True  # goes on beyond the right border
     expected = torch.zeros_like(inside)
     expected[..., 6:14, 6:] = True
-    found = reconstruction.eroded(inside, 2)
+    found = reconstruction.eroded(inside, 2, "square")
     corners = found ^ expected
     assert corners.sum() == 0
     inside[..., 10, 10] = False
-    assert reconstruction.eroded(inside, 2)[..., 8:13, 8:13].sum() == 24  # a single hole is forgiven: authors' code, 95 %
-    assert torch.equal(reconstruction.eroded(inside, 0), inside)
+    assert reconstruction.eroded(inside, 2, "square")[..., 8:13, 8:13].sum() == 24  # a single hole is forgiven
+    assert torch.equal(reconstruction.eroded(inside, 0, "square"), inside)
 
 
 def test_bodies():
@@ -193,9 +204,10 @@ def test_bodies():
     assert not threshold[..., 16, 16].any()
     assert auto[..., 16, 16].all()
     assert reconstruction.body(x, "all").all()
-    method = build("vae", body="threshold", erode=1)
-    amount = method.anomaly_map(x, torch.full_like(x, 0.9))
-    assert torch.equal(amount > 0, reconstruction.eroded(x > -0.98, 1))
+    for erosion in ("steps", "square"):
+        method = build("vae", body="threshold", erode=1, erosion=erosion)
+        amount = method.anomaly_map(x, torch.full_like(x, 0.9))
+        assert torch.equal(amount > 0, reconstruction.eroded(x > -0.98, 1, erosion))
 
 
 def test_only_the_brightest_pixels_count_if_asked():
@@ -338,7 +350,9 @@ def test_fact_settings():
     assert (v.data.size, v.data.batch_size, m.sign, m.body, m.median) == (128, 8, "both", "all", 1)  # priors are off
     m = d.method
     assert (m.noise_sigma, m.noise_points, m.lr, m.weight_decay, m.steps) == (0.2, 16, 1e-4, 1e-5, 2100 * 32)
-    assert (m.erode, m.median, d.data.size, d.data.batch_size, d.data.flip) == (2, 5, 128, 16, False)
+    assert (m.erode, m.erosion, m.median, d.data.size, d.data.batch_size, d.data.flip) == (2, "square", 5, 128, 16, False)
+    lesions = recipes.get("vae-lesions").method
+    assert (lesions.sign, lesions.body, lesions.erode, lesions.erosion) == ("bright", "threshold", 12, "steps")
 
 
 @pytest.mark.parametrize(("channels", "count"), [(1, 8_402_304), (3, 8_414_848)])
