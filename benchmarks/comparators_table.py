@@ -4,22 +4,33 @@
 
 WORK gets, for each of the data, a run per method (``DATA/runs/NAME``) and what ``healmap compare`` makes of them
 (``DATA/comparison/``: table.csv, table.md, compare.html), and ``table.md`` with all tables. What is finished is not done again,
-so that the script goes on where it was stopped. Methods are trained by their small recipe; NAME=RECIPE asks for another, and
-``--set NAME:PATH=VALUE`` changes a setting of one method, ``--set PATH=VALUE`` of all. A method that cannot be trained on the
-data (pix2pix needs pairs) is listed with the reason. The baselines see the images as the first method does.
+so that the script goes on where it was stopped; a run there that was trained otherwise than is asked for now ends it, with what
+differs. Methods are trained by their small recipe; NAME=RECIPE asks for another, and ``--set NAME:PATH=VALUE`` changes a
+setting of one method, ``--set PATH=VALUE`` of all. A method that cannot be trained on the data (pix2pix needs pairs) is listed
+with the reason. The baselines see the images as the first method does. A table's head says what its runs record about
+themselves.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from table_runs import HEALMAP, Training, last_words, make_phantoms, small_recipe
+from table_runs import (
+    HEALMAP,
+    Training,
+    conditions,
+    escaped,
+    finished,
+    last_words,
+    make_phantoms,
+    refuse_others,
+    small_recipe,
+)
 
 from healmap import methods
 
@@ -66,14 +77,17 @@ def train(name: str, recipe: str, data: Path, folder: Path, training: Training, 
         failure.write_text(reason + "\n", encoding="utf-8")
         return f"{folder.name} {name}: {reason}"
     failure.unlink(missing_ok=True)
-    finished = json.loads((folder / "runs" / name / "manifest.json").read_text(encoding="utf-8"))["finished"]
-    return f"{folder.name} {name}: {finished['steps']} steps in {finished['seconds']:.0f} s"
+    done = finished(folder / "runs" / name)
+    return f"{folder.name} {name}: {done['steps']} steps in {done['seconds']:.0f} s"
+
+
+def trained(names: Sequence[str], folder: Path) -> list[Path]:
+    return [folder / "runs" / name for name in names if finished(folder / "runs" / name)]
 
 
 def compare(names: Sequence[str], data: Path, folder: Path, training: Training, bootstrap: int) -> str:
-    """The table of the runs that were trained, and below it those that were not, with their reasons."""
-    runs = [folder / "runs" / name for name in names if not (folder / "failed" / f"{name}.txt").is_file()]
-    out = folder / "comparison"
+    """The table of the runs that are finished, and below it the others, with the reasons."""
+    runs, out = trained(names, folder), folder / "comparison"
     text = ""
     if runs:
         words = [*HEALMAP, "compare", *map(str, runs), "--data", str(data), "--split", "test", "-o", str(out)]
@@ -81,10 +95,9 @@ def compare(names: Sequence[str], data: Path, folder: Path, training: Training, 
         text = reason + "\n" if reason else (out / "table.md").read_text(encoding="utf-8")
     else:
         shutil.rmtree(out, ignore_errors=True)
-    reasons = {name: folder / "failed" / f"{name}.txt" for name in names}
-    untrained = [
-        f"- {name}, not trained: {p.read_text(encoding='utf-8').strip()}" for name, p in reasons.items() if p.is_file()
-    ]
+    reasons = {name: folder / "failed" / f"{name}.txt" for name in names if folder / "runs" / name not in runs}
+    told = {name: p.read_text(encoding="utf-8") if p.is_file() else "not finished" for name, p in reasons.items()}
+    untrained = [f"- {name}, not trained: {escaped(reason)}" for name, reason in told.items()]
     return text + ("\n" + "\n".join(untrained) + "\n" if untrained else "")
 
 
@@ -105,19 +118,23 @@ def main(arguments: Sequence[str] | None = None) -> Mapping[str, str]:
     chosen, data = asked_for(args.methods), places(args.data, args.work, args.seed)
     training = Training(args.minutes, args.threads, args.seed, args.size)
 
+    pairs = [(name, place) for place in data for name in chosen]
+    wanted = [(chosen[name], args.work / place / "runs" / name, settings_of(name, args.set)) for name, place in pairs]
+    refuse_others(training, wanted)
+
     def job(pair: tuple[str, str]) -> str:
         name, place = pair
         return train(name, chosen[name], data[place], args.work / place, training, settings_of(name, args.set))
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        for line in pool.map(job, [(name, place) for place in data for name in chosen]):
+        for line in pool.map(job, pairs):
             print(line, flush=True)
     tables = {}
     for place, folder in data.items():
         tables[place] = compare(list(chosen), folder, args.work / place, training, args.bootstrap)
         print(f"\n{tables[place]}", flush=True)
-    head = f"{args.minutes:g} minutes each, {args.threads} thread{'s' * (args.threads > 1)}, {args.size} px"
-    text = "\n".join(f"## {place}: {head}\n\n{table}" for place, table in tables.items())
+    heads = {place: f"{escaped(place)}: {conditions(trained(list(chosen), args.work / place))}" for place in tables}
+    text = "\n".join(f"## {heads[place]}\n\n{table}" for place, table in tables.items())
     (args.work / "table.md").write_text(text, encoding="utf-8")
     return tables
 

@@ -3,9 +3,9 @@
     python benchmarks/translation_table.py WORK --minutes 2 --jobs 2
 
 WORK gets the data (``ellipses``: DeScarGAN's, fair, 64 px; ``phantoms``), a run and an evaluation per method, and ``table.md``.
-What is finished is not done again, so that the script goes on where it was stopped. Every job has ``--threads`` threads;
-nothing is chosen on the test split. ``no change`` is the image itself as its healed version; pix2pix, which learns from pairs
-that no real data have, is the other end.
+What is finished is not done again, so that the script goes on where it was stopped; a run there that was trained otherwise than
+is asked for now ends it, with what differs. Every job has ``--threads`` threads; nothing is chosen on the test split. ``no
+change`` is the image itself as its healed version; pix2pix, which learns from pairs that no real data have, is the other end.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from table_runs import HEALMAP, Training, last_words, make_phantoms, small_recipe
+from table_runs import HEALMAP, Training, conditions, finished, last_words, make_phantoms, refuse_others, small_recipe
 
 from healmap import methods
 
@@ -58,7 +59,7 @@ def make_data(work: Path, seed: int) -> None:
 def one(name: str, data: str, args: argparse.Namespace) -> str:
     """Trains and evaluates; returns a line for the terminal."""
     folder, table = args.work / f"{data}-{name}", args.work / data
-    if (folder / "test" / "metrics.json").is_file():
+    if evaluated(folder):
         return f"{data} {name}: finished before"
     training = Training(args.minutes, args.threads, args.seed)
     reason = training.run(recipe_of(name, data), table, folder, DATA[data])
@@ -70,16 +71,20 @@ def one(name: str, data: str, args: argparse.Namespace) -> str:
     return f"{data} {name}: done"
 
 
+def evaluated(folder: Path) -> bool:
+    return bool(finished(folder)) and (folder / "test" / "metrics.json").is_file()
+
+
 def table_of(data: str, names: list[str], work: Path) -> str:
     lines = ["| method | needs | steps | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
     floor: list[str] = []
     for name in names:
         folder = work / f"{data}-{name}"
-        if not (folder / "test" / "metrics.json").is_file():
+        if not evaluated(folder):
             lines.append(f"| {name} | | not finished |" + " |" * len(COLUMNS))
             continue
-        tree = json.loads((folder / "test" / "metrics.json").read_text())
-        steps = json.loads((folder / "manifest.json").read_text())["finished"]["steps"]
+        tree = json.loads((folder / "test" / "metrics.json").read_text(encoding="utf-8"))
+        steps = finished(folder)["steps"]
         cells = [figure(tree, path) for path in COLUMNS.values()]
         lines.append(f"| {name} | {tree['protocol']['needs']} | {steps:,} | " + " | ".join(cells) + " |")
         floor = floor or [figure(tree, FLOOR[c]) if c in FLOOR else "0" if c == "MSE(r_h, a_h)" else "–" for c in COLUMNS]
@@ -95,7 +100,7 @@ def figure(tree: Any, path: str) -> str:
     return "–" if value is None else f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:.4f}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--minutes", type=float, default=2.0, help="of training, each")
@@ -104,17 +109,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each run")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.work.mkdir(parents=True, exist_ok=True)
-    make_data(args.work, args.seed)
     jobs = [(name, data) for name in args.methods for data in args.data]
+    training = Training(args.minutes, args.threads, args.seed)
+    refuse_others(training, [(recipe_of(name, data), args.work / f"{data}-{name}", DATA[data]) for name, data in jobs])
+    make_data(args.work, args.seed)
     with ThreadPoolExecutor(args.jobs) as pool:
         for line in pool.map(lambda job: one(job[0], job[1], args), jobs):
             print(line, flush=True)
-    text = "\n\n".join(
-        f"{data}, {args.minutes:g} minutes each:\n\n{table_of(data, args.methods, args.work)}" for data in args.data
-    )
-    (args.work / "table.md").write_text(text + "\n")
+    done = {data: [f for name in args.methods if evaluated(f := args.work / f"{data}-{name}")] for data in args.data}
+    parts = [f"{data}, {conditions(done[data])}:\n\n{table_of(data, args.methods, args.work)}" for data in args.data]
+    text = "\n\n".join(parts)
+    (args.work / "table.md").write_text(text + "\n", encoding="utf-8")
     print("\n" + text)
 
 

@@ -1,24 +1,16 @@
-"""``healmap compare`` as a user meets it: files, exit codes, help; and the script that makes the comparators' table."""
+"""``healmap compare`` as a user meets it: files, exit codes, help."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
-import json
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from fakes import make_run, plane
 from PIL import Image as Pil
 
-from healmap import methods, recipes
 from healmap.cli.main import main
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -94,83 +86,3 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["compare", "run", "-o", "out"])  # without --data
     assert ended.value.code == 2
-
-
-# ---- the script --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    spec = importlib.util.spec_from_file_location("comparators_table", ROOT / "benchmarks" / "comparators_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_method_by_its_small_recipe(script: ModuleType) -> None:
-    chosen = script.asked_for([])
-    assert set(chosen) == set(methods.names())
-    assert next(iter(chosen)) == "restoration"
-    for name, recipe in chosen.items():
-        assert recipe == (f"{name}-small" if f"{name}-small" in recipes.names() else name)
-        assert recipes.get(recipe).method_name == name
-    assert script.asked_for(["stargan=stargan-celeba", "restoration"]) == {
-        "restoration": "restoration-small", "stargan": "stargan-celeba",
-    }  # fmt: skip
-
-
-def test_settings_go_to_the_method_that_they_name(script: ModuleType) -> None:
-    words = ["stargan:method.lambda_rec=5", "training.ema=0.9"]
-    assert script.settings_of("stargan", words)[-2:] == ["method.lambda_rec=5", "training.ema=0.9"]
-    assert script.settings_of("restoration", words)[-1:] == ["training.ema=0.9"]
-    assert "method.lambda_rec=5" not in script.settings_of("restoration", words)
-
-
-def test_trained_compared_and_not_done_again(
-    script: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The commands themselves are tested elsewhere: here is what the script makes of their outcomes."""
-    calls: list[list[str]] = []
-
-    def fake(command: list[str], environment: dict[str, str], allowed: tuple[int, ...] = (0,)) -> str:
-        calls.append(command)
-        verb = command[3]
-        out = Path(command[command.index("--out" if verb == "train" else "-o") + 1])
-        if "pix2pix-small" in command:
-            return "healmap: pairs are needed"
-        out.mkdir(parents=True, exist_ok=True)
-        if verb == "train":
-            (out / "manifest.json").write_text(json.dumps({"finished": {"steps": 5, "seconds": 1.0}}))
-        else:
-            (out / "table.md").write_text("| a table |\n")
-        return ""
-
-    monkeypatch.setattr(script, "last_words", fake)
-    monkeypatch.setattr(sys.modules["table_runs"], "last_words", fake)
-    words = [str(tmp_path / "work"), "--data", f"mine={data}", "--methods", "pix2pix", "restoration", "--minutes", "0.1"]
-    tables = script.main(words)
-    assert [command[3] for command in calls] == ["train", "train", "compare"]
-    assert "--resume" in calls[0]
-    runs = calls[2][4 : calls[2].index("--data")]
-    assert [Path(run).name for run in runs] == ["restoration"], "what was not trained is not compared, but listed"
-    assert "| a table |" in tables["mine"]
-    assert "- pix2pix, not trained: pairs are needed" in (tmp_path / "work" / "table.md").read_text()
-    calls.clear()
-    script.main(words)
-    assert [command[3:5] for command in calls] == [["train", "pix2pix-small"], ["compare", runs[0]]]
-
-
-def test_data_that_are_not_there(script: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="no such file"):
-        script.main([str(tmp_path), "--data", f"lgg_flair={tmp_path / 'absent'}"])
-    with pytest.raises(SystemExit, match="write phantoms, or NAME=PATH"):
-        script.main([str(tmp_path), "--data", "lgg_flair"])
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "comparators_table.py"), "--help"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert "comparators_table.py WORK" in done.stdout
