@@ -61,7 +61,7 @@ class ClassifierConfig:
 class Seen(nn.Module):
     """How many images of each class training has seen, over all processes: what weights w_c are made of.
 
-    After one pass over the data these are the exact shares; before, one more image of each class than were seen is counted.
+    They are the shares among all images seen so far. A class that was not seen yet counts as one image.
     """
 
     counts: Tensor
@@ -77,8 +77,8 @@ class Seen(nn.Module):
         self.counts += new
 
     def weights(self) -> Tensor:
-        """w_c = n / (K n_c): (K,) float32, their mean over the images counted is 1."""
-        n = self.counts + 1
+        """w_c = n / (K n_c): (K,) float32; once every class was seen, their mean over the images seen is 1."""
+        n = self.counts.clamp_min(1)
         return (n.sum() / (len(n) * n)).float()
 
 

@@ -176,7 +176,7 @@ def test_several_diseases_are_one_score(name, kind):
 def test_classes_count_the_same_whatever_their_share():
     """w_c = n / (K n_c) of what was seen; with 30 healthy and 10 diseased the loss is the mean of the two classes' means."""
     method = build(DCls)
-    method.seen.counts.copy_(torch.tensor([29, 9]))  # one more of each is counted
+    method.seen.counts.copy_(torch.tensor([30, 10]))
     torch.testing.assert_close(method.seen.weights(), torch.tensor([40 / 60, 40 / 20]))
     label = torch.tensor([0] * 30 + [1] * 10)
     logits = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
@@ -193,6 +193,12 @@ def test_shares_are_counted_as_training_goes_on():
     for label in ([0, 0, 1], [2, 0, 0]):
         seen.add(torch.tensor(label))
     assert seen.counts.tolist() == [4, 1, 1]
+    torch.testing.assert_close(seen.weights(), torch.tensor([6 / 12, 6 / 3, 6 / 3]))
+    rare = Seen(2)
+    rare.add(torch.tensor([0] * 18))
+    torch.testing.assert_close(rare.weights(), torch.tensor([19 / 36, 19 / 2]))  # the other counts as one
+    rare.add(torch.tensor([1, 1]))
+    torch.testing.assert_close(rare.weights(), torch.tensor([20 / 36, 20 / 4]))
     method = build(ResNet50CAM, domains=THREE, augment=OFF).train()
     phase = method.phases()[0]
     phase.step(repeat(Batch(pictures(method), torch.tensor([2, 0, 2, 2]))), 0, Optimisers(phase.optimisers))
