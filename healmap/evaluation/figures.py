@@ -69,13 +69,9 @@ def image_figures(collected: Collector, draw: Resampler, threshold: float | None
     seen = collected.labelled()
     truth = np.array([s.label == DISEASED for s in seen], dtype=bool)
     groups, scores = [s.patient for s in seen], np.array([s.score for s in seen])
-    tree: Tree = {}
-    both = bool(truth.any() and not truth.all())
     bins = exact_bins(groups, scores, truth)
     functions = {"auroc": curves.auroc, "ap": curves.average_precision}
     tree = draw.bins(bins, functions, len(seen), ONE_CLASS)
-    if not both:
-        tree["ap"] = Figure(None, None, len(seen), ONE_CLASS)
     if not called:
         return tree
     hit = scores >= threshold if threshold is not None else np.zeros(len(seen), bool)
@@ -103,10 +99,7 @@ def patient_figures(collected: Collector, draw: Resampler) -> Tree:
         diseased[s.patient] = diseased.get(s.patient, False) or s.label == DISEASED
     groups, truth = list(scores), np.array(list(diseased.values()), dtype=bool)
     bins = exact_bins(groups, np.array([np.mean(v) for v in scores.values()]), truth)
-    tree = draw.bins(bins, {"auroc": curves.auroc, "ap": curves.average_precision}, len(groups), ONE_PATIENT_CLASS)
-    if not (truth.any() and not truth.all()):
-        tree["ap"] = Figure(None, None, len(groups), ONE_PATIENT_CLASS)
-    return tree
+    return draw.bins(bins, {"auroc": curves.auroc, "ap": curves.average_precision}, len(groups), ONE_PATIENT_CLASS)
 
 
 def pixel_figures(collected: Collector, draw: Resampler, *, localises: bool = True) -> Tree:
@@ -132,6 +125,8 @@ def pixel_figures(collected: Collector, draw: Resampler, *, localises: bool = Tr
     tree["iou"] = draw.ratio({p: (tp, tp + fp + fn) for p, (tp, fp, fn) in counts.items()}, n, without)
     for place, name in ((1, "dice_per_slice"), (2, "auroc_per_slice"), (3, "ap_per_slice")):
         values = [(s[0], float(s[place])) for s in collected.slices]  # type: ignore[arg-type]
+        if place > 1:  # a lesion that fills its image leaves nothing to confuse it with
+            values = [(patient, value) for patient, value in values if not np.isnan(value)]
         parts = _per_patient([p for p, _ in values], np.array([v for _, v in values]), np.ones(len(values)))
         tree[name] = draw.ratio(parts, len(values), without if place == 1 else reason)
     order = (

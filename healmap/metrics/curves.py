@@ -26,11 +26,15 @@ def auroc(positive: Counts, negative: Counts) -> Counts:
 
 
 def average_precision(positive: Counts, negative: Counts) -> Counts:
-    """Σ (R_k - R_{k-1}) P_k over descending thresholds, without interpolation (scikit-learn's definition). Shape (...)."""
+    """Σ (R_k - R_{k-1}) P_k over descending thresholds, without interpolation (scikit-learn's definition). Shape (...).
+
+    NaN without negatives as well: where nothing can be confused, every detector would get 1.
+    """
     tp, fp = _at_or_above(positive), _at_or_above(negative)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(tp > 0, tp / (tp + fp), 0.0)
-        return (positive * precision).sum(axis=-1) / positive.sum(axis=-1)
+        area = (positive * precision).sum(axis=-1) / positive.sum(axis=-1)
+    return np.where(negative.sum(axis=-1) > 0, area, np.nan)
 
 
 def dice_curve(positive: Counts, negative: Counts) -> Counts:

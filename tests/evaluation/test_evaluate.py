@@ -14,7 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from healmap.data.table import read_table
 from healmap.detection.predictor import Predictor
 from healmap.errors import UsageError
+from healmap.evaluation.collect import Collector, Seen
 from healmap.evaluation.evaluate import evaluate_run
+from healmap.evaluation.figures import Resampler, image_figures, patient_figures
 from healmap.types import SPLITS
 
 
@@ -214,3 +216,18 @@ def test_a_method_that_needs_the_class_sees_diseased_images_only(
     every = evaluate_run(run, data, "test", tmp_path / "every", bootstrap=20, assume_diseased=True)
     assert every["image"]["auroc"]["value"] is not None
     assert any("outside the method's contract" in note for note in every["protocol"]["notes"])
+
+
+def test_a_resample_without_healthy_patients_proves_nothing() -> None:
+    """Of three patients with one healthy the resamples without it would give any detector an average precision of 1."""
+    collector = Collector(None, None, 0)
+    scores = {"healthy": 0.9, "diseased": 0.1}  # the wrong way round: AP is at most 2 / 3 wherever there is one to find
+    for patient, label in (("a", "healthy"), ("b", "diseased"), ("c", "diseased")):
+        collector.seen.append(Seen(patient, patient, patient, None, label, scores[label]))
+    draw = Resampler(["a", "b", "c"], 400)
+    for tree in (image_figures(collector, draw, called=False), patient_figures(collector, draw)):
+        assert tree["ap"].value == pytest.approx(2 / 3)
+        without = draw.weights[:, 0] == 0
+        assert without.any()
+        assert np.isnan(tree["ap"].samples[without]).all()
+        assert tree["ap"].ci95[1] < 0.8

@@ -107,8 +107,9 @@ def test_exact_bins_agree_with_scikit_learn(rows: list[tuple[str, int, bool]]) -
     if 0 < sum(labels) < len(labels):
         assert curves.auroc(positive, negative) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
         assert curves.average_precision(positive, negative) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-    elif not any(labels):
-        assert np.isnan(curves.average_precision(positive, negative))
+    else:
+        assert np.isnan(curves.average_precision(positive, negative)), "one class proves nothing"
+    if not any(labels):
         assert np.isnan(curves.best_dice(positive, negative))
 
 
