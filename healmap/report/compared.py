@@ -18,15 +18,14 @@ from ..io.atomic import safe_cell, write_bytes, write_text
 from . import drawings as d
 from .page import at, interval, number, png, write_page
 from .pictures import TRUTH
-from .verdict import Kind, kind_of, verdicts
+from .verdict import Kind, clear, kind_of, margins, verdicts
 
 FIGURES = {
     "image.auroc": "image AUROC", "image.ap": "image AP", "pixel.ap": "pixel AP", "pixel.dice": "Dice",
     "pixel.dice_best": "best Dice",
 }  # fmt: skip
 COLUMNS = ("run", "method", "needs", "steps", "training time", "peak memory", *FIGURES.values(), "beside the baselines")
-BASELINES = {"threshold": "brightness", "thumbnail": "thumbnails"}
-COMPARED = {"image.auroc": "image AUROC", "pixel.ap": "pixel AP", "pixel.dice_best": "best Dice"}  # as in verdict.py
+BASELINES = {kind: d.NAMES[kind] for kind in ("threshold", "thumbnail")}
 ABREAST = 5  # runs beside one another on the page, so that a sheet of paper holds them
 SMALLEST, LARGEST = 128, 192  # side lengths of the page's tiles
 DASH, MINUS = "–", "\N{MINUS SIGN}"
@@ -78,25 +77,18 @@ def metrics(tree: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 def standing(row: Mapping[str, Any]) -> tuple[Kind, str]:
     """In few words how a run stands beside the baselines. A figure below a baseline's loses; where the interval of the
     difference leaves it open, the words say so."""
-    lost: dict[str, list[str]] = {}
-    level: dict[str, list[str]] = {}
-    for baseline, words in BASELINES.items():
-        for path, title in COMPARED.items():
-            margin = at(row, f"margin.{baseline}.{path}")
-            if margin is None or margin.get("value") is None:
-                continue
-            text, clear = f"{title} {margin['value']:+.3f}".replace("-", MINUS), kind_of(margin) != "unclear"
-            if margin["value"] < 0:
-                lost.setdefault(words, []).append(text if clear else f"{text} (not clearly)")
-            elif not clear:
-                level.setdefault(words, []).append(text)
-    words_for: list[tuple[Kind, str, dict[str, list[str]]]] = [
-        ("worse", "loses to", lost), ("unclear", "not clearly better than", level)
-    ]  # fmt: skip
-    for kind, lead, found in words_for:
+    beside = margins(row)
+    leads: list[tuple[Kind, str]] = [("worse", "loses to"), ("unclear", "not clearly better than")]
+    for kind, lead in leads:
+        found: dict[str, list[str]] = {}
+        for baseline, path, margin in beside:
+            if kind_of(margin) == kind:
+                text = f"{FIGURES[path]} {margin['value']:+.3f}".replace("-", MINUS)
+                open_loss = kind == "worse" and not clear(margin)
+                found.setdefault(BASELINES[baseline], []).append(f"{text} (not clearly)" if open_loss else text)
         if found:
             return kind, f"{lead} " + "; ".join(f"{words}: {', '.join(texts)}" for words, texts in found.items())
-    return ("better", "better than the baselines") if row["margin"] else ("unclear", "")
+    return ("better", "better than the baselines") if beside else ("unclear", "nothing to compare with the baselines")
 
 
 def duration(seconds: float | None) -> str:

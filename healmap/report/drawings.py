@@ -20,6 +20,7 @@ STYLE: Any = {
     "axes.spines.right": False, "axes.edgecolor": "#8894a0", "axes.labelcolor": "#3a4754", "text.color": "#22303c",
     "xtick.color": "#5a6672", "ytick.color": "#5a6672", "axes.grid": True, "grid.color": "#e6eaee", "axes.axisbelow": True,
     "legend.frameon": False, "legend.fontsize": 8.5, "figure.facecolor": "white", "savefig.facecolor": "white",
+    "text.parse_math": False,  # a name may hold $
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from healmap.report import compared
 from healmap.report.compared import ABREAST, duration, memory, standing, table_csv, table_md, write_compared
 from healmap.report.page import number
 
-RUNS = ("plain", "bar|red", "third", "fourth", "fifth", "sixth")
+RUNS = ("plain", "bar|red", r"$\bad$", "fourth", "fifth", "sixth")
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,8 @@ def test_the_table_as_csv(out: Path, tree: dict[str, Any]) -> None:
         assert [float(cells["pixel_ap_low"]), float(cells["pixel_ap_high"])] == pytest.approx(figure["ci95"], rel=1e-5)
     plain = rows["plain"]
     assert (plain["steps"], plain["seconds"], plain["peak_mb"]) == ("1200", "61.4", "812")
-    assert rows["third"]["steps"] == ""
-    assert float(rows["third"]["pixel_ap_minus_reference"]) == 0
+    assert rows[RUNS[2]]["steps"] == ""
+    assert float(rows[RUNS[2]]["pixel_ap_minus_reference"]) == 0
     assert float(rows["bar|red"]["pixel_ap_minus_reference"]) < 0
     assert (rows["bar|red"]["standing"], rows["thumbnails (trivial)"]["pixel_ap"]) == ("worse", "")
     assert "no such run folder" in rows["absent"]["error"]
@@ -161,16 +161,17 @@ def test_below_a_baseline_loses_clearly_or_not() -> None:
     assert standing(row(margin(-0.1, -0.3, 0.1), good)) == ("worse", "loses to thumbnails: image AUROC −0.100 (not clearly)")
     kind, words = standing(row(margin(-0.2, -0.3, -0.1), margin(-0.5, -0.6, -0.4)))
     assert (kind, words) == ("worse", "loses to brightness: pixel AP −0.500; thumbnails: image AUROC −0.200")
-    assert standing({"margin": {}}) == ("unclear", "")
+    none = {"value": None, "ci95": None, "n": 9, "reason": "needs healthy and diseased images"}
+    assert standing(row(none, none)) == ("unclear", "nothing to compare with the baselines")
 
 
 def test_methods_without_a_map_get_dashes(out: Path, tree: dict[str, Any], tmp_path: Path) -> None:
     none = {"value": None, "ci95": None, "n": 6, "reason": "this detector gives no map"}
-    row = json.loads(json.dumps(tree["runs"][2]))
+    row = json.loads(json.dumps(tree["runs"][3]))
     row["figures"]["pixel"] = dict.fromkeys(row["figures"]["pixel"], none)
     row["margin"]["threshold"]["pixel"] = {}
     changed = {**tree, "runs": [row], "failed": []}
-    line = next(line for line in table_md(changed).splitlines() if line.startswith("| third |"))
+    line = next(line for line in table_md(changed).splitlines() if line.startswith("| fourth |"))
     assert line.split(" | ")[8:11] == ["–", "–", "–"]
 
 

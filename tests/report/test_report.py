@@ -12,7 +12,7 @@ from healmap.evaluation.evaluate import evaluate_run
 from healmap.report.comparison import write_comparison
 from healmap.report.page import interval, number, read_evaluation, write_page
 from healmap.report.report import write_report
-from healmap.report.verdict import kind_of, summary, verdicts
+from healmap.report.verdict import clear, kind_of, summary, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,9 @@ def test_verdicts_follow_the_paired_interval() -> None:
     assert kind_of(margin(0.01, 0.3)) == "better"
     assert kind_of(margin(-0.1, 0.3)) == "unclear"
     assert kind_of(margin(-0.3, -0.01)) == "worse"
+    assert (kind_of(margin(-0.3, 0.1)), clear(margin(-0.3, 0.1))) == ("worse", False), "below, though not clearly: it loses"
     assert kind_of({"value": 0.2, "ci95": None}) == "unclear"
+    assert kind_of({"value": 0.0, "ci95": [-0.2, -0.1]}) == "unclear"
     assert kind_of({"value": -0.2, "ci95": None}) == "worse"
 
     def tree(low: float, high: float) -> dict:
@@ -117,6 +119,9 @@ def test_verdicts_follow_the_paired_interval() -> None:
     lost = verdicts(tree(-0.3, -0.1))
     assert "is worse than a logistic regression on thumbnails" in lost[0].text
     assert "loses to a trivial baseline" in summary(lost).text  # type: ignore[union-attr]
+    below = verdicts(tree(-0.3, 0.1))
+    assert "is below, though not clearly, a logistic regression" in below[0].text
+    assert summary(below).kind == "worse", "as in the table of a comparison"  # type: ignore[union-attr]
     assert summary(verdicts(tree(0.1, 0.2))).kind == "better"  # type: ignore[union-attr]
     assert summary([]) is None
 
