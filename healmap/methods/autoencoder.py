@@ -31,6 +31,8 @@ from .base import Losses
 from .checks import require_positive
 from .reconstruction import Reconstruction, ReconstructionConfig, unit
 
+WIDTHS = {"stargan": 64, "unified": 32}  # StarGAN's code; Baur et al.
+
 
 class Autoencoder(Reconstruction):
     title = "Plain autoencoder (measuring stick of Fixed-Point GAN; bottlenecked: Baur et al. 2021)"
@@ -41,15 +43,15 @@ class Autoencoder(Reconstruction):
         steps: int = 200_000  # the generator's own in Fixed-Point GAN's appendix
         lr: float = 1e-4  # Fixed-Point GAN's; Baur et al.'s program has the same
         betas: tuple[float, float] = (0.5, 0.999)  # StarGAN's; Baur et al.'s program has the same
-        width: int = 64  # StarGAN's code: channels of the first layer; unified: 32
+        width: int | None = None  # channels of the first layer; None: the network's own, see ``WIDTHS``
         blocks: int = 6  # StarGAN's code: residual blocks; stargan only
         code: int = 128  # Baur et al.; unified only
         dropout: float = 0.1  # Baur et al.'s program: 0.1 or 0.2; unified only
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require_positive(self, "width", "code")
-            if self.network == "unified" and self.width < 2:
+            require_positive(self, "code", *(["width"] if self.width is not None else []))
+            if self.network == "unified" and self.width == 1:
                 raise ConfigError("width 1 leaves nothing for the bottleneck", hint="it has width / 2 channels; use at least 2")
             if not 0 <= self.dropout < 1:
                 raise ConfigError(f"dropout {self.dropout} is no share below 1", hint="published: 0.1 or 0.2")
@@ -58,12 +60,13 @@ class Autoencoder(Reconstruction):
 
     def __init__(self, config: Autoencoder.Config, spec: Spec) -> None:
         super().__init__(config, spec)
+        width = WIDTHS[config.network] if config.width is None else config.width
         if config.network == "unified":
             size = (spec.height, spec.width)
-            self.net = UnifiedAutoencoder(spec.channels, size, width=config.width, code=config.code, dropout=config.dropout)
+            self.net = UnifiedAutoencoder(spec.channels, size, width=width, code=config.code, dropout=config.dropout)
             return
         check_sizes(spec.height, spec.width, 1, whole=False)  # a critic of one layer would take any: there is none
-        self.net = Generator(spec.channels, 0, spec.channels, width=config.width, blocks=config.blocks)
+        self.net = Generator(spec.channels, 0, spec.channels, width=width, blocks=config.blocks)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """r: (N, C, H, W) in [-1, 1] -> the same; the unified network's may lie a little outside."""

@@ -68,7 +68,7 @@ def autoencoder_small() -> Experiment:
 
 def unified() -> Experiment:
     """Baur et al. 2021, 128 px: the autoencoder with a code of 128 numbers."""
-    method = Autoencoder.Config(network="unified", width=32, steps=VAE.Config().steps)  # paper: one architecture, one training
+    method = Autoencoder.Config(network="unified", steps=VAE.Config().steps)  # paper: one architecture, one training
     return replace(vae(), method_name="autoencoder", method=method, recipe="autoencoder-unified")
 
 

@@ -19,6 +19,7 @@ from healmap.methods.autoencoder import Autoencoder
 from healmap.methods.base import Optimisers, amplitude_map
 from healmap.methods.denoising_autoencoder import DenoisingAutoencoder, coarse_noise
 from healmap.methods.vae import VAE
+from healmap.networks.autoencoder import UnifiedAutoencoder
 from healmap.types import Batch, Spec
 
 METHODS = {"vae": VAE, "autoencoder": Autoencoder, "unified": Autoencoder, "denoising-autoencoder": DenoisingAutoencoder}
@@ -330,6 +331,7 @@ def test_the_denoising_networks_sizes_are_multiples_of_eight():
         (VAE, {"samples": -1}),
         (VAE, {"width": 1}),
         (Autoencoder, {"network": "unified", "width": 1}),
+        (Autoencoder, {"width": 0}),
         (DenoisingAutoencoder, {"halves": 2}),
         (DenoisingAutoencoder, {"noise_points": 1}),
         (DenoisingAutoencoder, {"noise_sigma": 0.0}),
@@ -361,3 +363,13 @@ def test_fact_parameters_of_the_measuring_stick(channels, count):
     with torch.device("meta"):
         method = Autoencoder(Autoencoder.Config(), Spec(channels=channels))
     assert sum(p.numel() for p in method.parameters()) == count
+
+
+@pytest.mark.parametrize(("side", "count", "scales"), [(64, 1_190_417, 1152), (128, 1_625_777, 1472), (256, 2_061_137, 1792)])
+def test_fact_parameters_of_the_unified_autoencoder(side, count, scales):
+    """Baur et al., authors' program: 1,191,569, 1,627,249 and 2,062,929 with scales in the place of norms."""
+    with torch.device("meta"):
+        method = Autoencoder(Autoencoder.Config(network="unified"), Spec(height=side, width=side))
+        published = UnifiedAutoencoder(1, (side, side), norm="scale")
+    assert sum(p.numel() for p in method.parameters()) == count
+    assert sum(p.numel() for p in published.parameters()) == count + scales
