@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Adam
 
 from ..errors import ConfigError
 from ..losses.precision import at_least_float32
@@ -33,6 +32,7 @@ from ..networks.unet import check_size
 from ..types import Spec
 from .base import Losses, Phase
 from .checks import require_positive
+from .optim import adam
 from .reconstruction import Body, Erosion, Reconstruction, ReconstructionConfig, body, image_of, unit
 
 
@@ -103,7 +103,7 @@ class DenoisingAutoencoder(Reconstruction):
     def phases(self) -> list[Phase]:
         cfg = self.config
         weights = self.net.parameters()
-        amsgrad = Adam(weights, lr=cfg.lr, betas=cfg.betas, weight_decay=cfg.weight_decay, amsgrad=True, fused=True)
+        amsgrad = adam(weights, lr=cfg.lr, betas=cfg.betas, weight_decay=cfg.weight_decay, amsgrad=True)
         return [Phase(name="denoise", step=self.step, steps=cfg.steps, optimisers={"net": amsgrad}, lr_scale=self.lr_scale)]
 
     def heal(self, image: Tensor) -> Tensor:

@@ -11,11 +11,18 @@ from torch.optim import Adam, RMSprop
 _FUSED = ("cpu", "cuda", "mps")  # devices with a fused Adam
 
 
-def adam(parameters: Iterable[nn.Parameter], *, lr: float, betas: tuple[float, float]) -> Adam:
+def adam(
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float = 0.0,
+    amsgrad: bool = False,
+) -> Adam:
     """Adam, updating each tensor in one pass over memory where the device offers it (so build it once the module is there)."""
     given = list(parameters)
     fused = all(p.device.type in _FUSED and p.is_floating_point() for p in given)
-    return Adam(given, lr=lr, betas=betas, fused=fused)
+    return Adam(given, lr=lr, betas=betas, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused)
 
 
 def rmsprop(parameters: Iterable[nn.Parameter], *, lr: float) -> RMSprop:
