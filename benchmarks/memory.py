@@ -6,7 +6,10 @@
 Images are made on the fly from a seed and never kept. An ImageNet backbone reads a file of random weights under their public
 names, made on the spot by another process, which leaves the figures alone. The method goes through its own phases as in
 training, its weights are written at the end, then it answers for a few images. ``peak_mb`` is the most that the whole process
-has held resident, in MB (10^6 bytes). ``--curve`` writes resident memory against images seen, and a picture beside it.
+has held resident, in MB (10^6 bytes). ``seconds`` is the time that learning takes by the clock, ``picture_seconds`` the part of
+it that making images takes; ``images_per_s`` is without that part. ``images_seen`` counts an image in every phase that sees it,
+of two sets the first's; ``phases`` tells all this of each. ``--curve`` writes resident memory against images seen, all phases
+one after another, and a picture beside it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,7 @@ from healmap.config import override, to_plain
 from healmap.errors import HealError
 from healmap.methods import weights
 from healmap.methods.backbone import IMAGENET
-from healmap.methods.base import Method, Optimisers, Phase
+from healmap.methods.base import Method, Optimisers
 from healmap.training.allocator import freed_memory_kept
 from healmap.training.manifest import peak_mb
 from healmap.types import Batch, Needs, Spec
@@ -61,24 +64,28 @@ class Feed(Iterator[Batch]):
     """Batches of new images, ``count`` of them in all or without end. Two sets differ in their numbers."""
 
     def __init__(self, method: Method, batch: int, count: int | None, seed: int) -> None:
-        self.method, self.batch, self.count, self.seed, self.seen = method, batch, count, seed, 0
+        self.method, self.batch, self.count, self.seed = method, batch, count, seed
+        self.seen, self.seconds = 0, 0.0  # spent on pictures
 
     def __next__(self) -> Batch:
         n = self.batch if self.count is None else min(self.batch, self.count - self.seen)
         if n < 1:
             raise StopIteration
+        begun = time.perf_counter()
         numbers, spec, needs = range(self.seen, self.seen + n), self.method.spec, self.method.needs
         self.seen += n
         image = picture(numbers, spec, self.seed)
         masks = torch.zeros(n, spec.height, spec.width, dtype=torch.int64) if needs is Needs.SEGMENTED else None
         two = needs not in (Needs.HEALTHY, Needs.LABELLED)
-        return Batch(
+        batch = Batch(
             image=image,
             label=torch.arange(n) % 2 if needs is Needs.LABELLED else None,
             healthy=picture(numbers, spec, self.seed + 1) if two else None,
             mask=masks,
             healthy_mask=masks,
         )
+        self.seconds += time.perf_counter() - begun
+        return batch
 
 
 class Curve:
@@ -142,24 +149,46 @@ def configured(name: str, backbone: str, file: Path, settings: Sequence[str]) ->
     return override(config, settings)
 
 
-def learn(method: Method, images: int, batch: int, limit: int | None, seed: int, curve: Curve) -> None:
+@dataclass(frozen=True)
+class Learned:
+    """What a phase took."""
+
+    phase: str
+    images: int
+    seconds: float  # by the clock, what happens at its end included
+    picture_seconds: float  # of them
+    finish_seconds: float  # of them
+
+    def told(self) -> dict[str, Any]:
+        return {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+def learn(method: Method, images: int, batch: int, limit: int | None, seed: int, curve: Curve) -> list[Learned]:
     """All phases: of one pass, ``images`` images; of so many steps, these, or as many as ``limit`` images make."""
     method.train()
-    phases: Sequence[Phase] = method.phases()
-    for phase in phases:
+    done: list[Learned] = []
+    for phase in method.phases():
         one_pass = phase.steps is None
         steps = math.ceil(images / batch) if phase.steps is None else phase.steps
         if limit is not None:
             steps = min(steps, math.ceil(limit / batch))
-        feed = Feed(method, batch, images if one_pass else None, seed)
+        feed, before, begun = Feed(method, batch, images if one_pass else None, seed), images_of(done), time.perf_counter()
         optimisers = Optimisers(phase.optimisers)
         for k in range(steps):
             optimisers.scale_lr(phase.lr_scale(k, steps))
             phase.step(feed, k, optimisers)
-            curve.add(phase.name, feed.seen)
+            curve.add(phase.name, before + feed.seen)
+        stepped = time.perf_counter()
         phase.finish()
-        curve.add(f"{phase.name}, finished", feed.seen)
+        ended = time.perf_counter()
+        curve.add(f"{phase.name}, finished", before + feed.seen)
+        done.append(Learned(phase.name, feed.seen, ended - begun, feed.seconds, ended - stepped))
     method.eval()
+    return done
+
+
+def images_of(done: Sequence[Learned]) -> int:
+    return sum(phase.images for phase in done)
 
 
 @torch.no_grad()
@@ -186,12 +215,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         remarks = method.check_data(args.images)
         begun, curve = time.perf_counter(), Curve(args.curve)
-        learn(method, images, args.batch, args.limit, args.seed, curve)
+        done = learn(method, images, args.batch, args.limit, args.seed, curve)
         fitted = time.perf_counter()
+        seen, drawn = images_of(done), sum(phase.picture_seconds for phase in done)
         file = weights.save(method, Path(folder) / "last.safetensors", {})
         saved, fit_peak = time.perf_counter(), peak_mb()
         rate = scoring_rate(method, args.score_batch, args.seed)
-        curve.add("scoring", args.score_batch)
+        curve.add("scoring", seen + args.score_batch)
         curve.close()
         plain = to_plain(config)
         if any(f.name == "backbone" for f in fields(config)):
@@ -202,15 +232,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "settings": plain,
             "size": args.size,
             "images": args.images,
-            "images_seen": images,
+            "images_seen": seen,
             "batch": args.batch,
             "remarks": remarks,
             "peak_mb": peak_mb(),
             "peak_until_saved_mb": fit_peak,
             "weights_mb": round(file.stat().st_size / 1e6, 1),
             "seconds": round(fitted - begun, 2),
+            "picture_seconds": round(drawn, 2),
             "save_seconds": round(saved - fitted, 2),
-            "images_per_s": round(images / (fitted - begun), 3),
+            "phases": [phase.told() for phase in done],
+            "images_per_s": round(seen / (fitted - begun - drawn), 3),
             "scored_images_per_s": round(rate, 3),
             "machine": {
                 "processor": platform.machine(),
