@@ -30,7 +30,7 @@ from ..networks.alad import Encoder, Generator, ImageLatentCritic, ImagesCritic,
 from ..networks.ganomaly import halvings
 from ..types import Batch, Needs, Prediction, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase, amplitude_map
-from .checks import require_positive
+from .checks import require_betas, require_positive
 from .optim import adam
 
 
@@ -57,6 +57,7 @@ class ALAD(HealingMethod):
 
         def __post_init__(self) -> None:
             require_positive(self, "steps", "latent", "lr")
+            require_betas(self)
             check_width(self.width)
 
     config: ALAD.Config

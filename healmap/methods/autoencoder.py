@@ -50,7 +50,7 @@ class Autoencoder(Reconstruction):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            require_positive(self, "code", *(["width"] if self.width is not None else []))
+            require_positive(self, "blocks", "code", *(["width"] if self.width is not None else []))
             if self.network == "unified" and self.width == 1:
                 raise ConfigError("width 1 leaves nothing for the bottleneck", hint="it has width / 2 channels; use at least 2")
             if not 0 <= self.dropout < 1:

@@ -34,7 +34,7 @@ from . import cam, weightfile
 from .augment import Augmentation, augment
 from .backbone import IMAGENET, BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
-from .checks import require_positive, require_share
+from .checks import require_betas, require_positive, require_share
 from .optim import adam
 from .processes import several
 from .schedules import Decay, lr_decay
@@ -55,6 +55,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "lr")
+        require_betas(self)
         require_share(self, "decay_share")
 
 

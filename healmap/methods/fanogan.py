@@ -35,7 +35,7 @@ from ..networks.fanogan import Critic, Encoder, Generator, check_size
 from ..types import Batch, Needs, Prediction, Spec
 from .alternating import AlternatingGAN
 from .base import REDUCE, Losses, Optimisers, Phase, amplitude_map
-from .checks import require_positive
+from .checks import require_betas, require_positive, require_unset
 from .optim import adam, rmsprop
 from .patches import Stitch, Where, check_patch, corners, cut, draw, occupied
 
@@ -70,11 +70,15 @@ class FAnoGAN(AlternatingGAN):
 
         def __post_init__(self) -> None:
             require_positive(self, "steps", "patches", "latent", "width", "n_critic", "lr", "encoder_lr")
+            require_betas(self)
             if min(self.patch, self.stride, self.lambda_gp, self.kappa) < 0:
                 raise ConfigError("a setting is negative", hint="patch, stride, lambda_gp and kappa are >= 0")
             if not 0 < self.encoder_share < 1 or self.steps < 2:
                 what = f"encoder_share {self.encoder_share} of {self.steps} steps leaves a phase without any"
                 raise ConfigError(what, hint="use 2 steps or more, and for example 0.5")
+            if not self.patch:
+                reason = "with patch=0 the networks see whole images"
+                require_unset(self, "patches", "stride", "foreground", reason=reason, hint="leave it out, or set patch=64")
             if 0 < self.patch < self.stride:
                 what = f"patches of {self.patch} pixels, {self.stride} apart, leave gaps"
                 raise ConfigError(what, hint=f"use {self.patch // 2}, half a patch")

@@ -32,7 +32,7 @@ from ..networks.ganomaly import SPREAD, Encoder, Generator, halvings
 from ..networks.start import normal_start
 from ..types import Batch, Needs, Prediction, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase, amplitude_map
-from .checks import require_positive
+from .checks import require_betas, require_positive
 from .optim import adam
 from .processes import several
 
@@ -65,6 +65,7 @@ class GANomaly(HealingMethod):
 
         def __post_init__(self) -> None:
             require_positive(self, "steps", "latent", "width", "lr")
+            require_betas(self)
             for name in ("widest", "lambda_adv", "lambda_con", "lambda_enc", "restart_below"):
                 if getattr(self, name) < 0:
                     raise ConfigError(f"{name} must not be negative, not {getattr(self, name)}", hint="0 turns it off")

@@ -31,7 +31,7 @@ from ..networks.patch_scan import Critic, Generator, check_side
 from ..types import Batch, Needs, Prediction, Spec
 from .base import REDUCE, Losses, Method, Optimisers, Phase
 from .blur import gaussian_blur
-from .checks import require_positive
+from .checks import require_betas, require_positive
 from .optim import adam
 from .patches import Where, at_centres, check_patch, draw, occupied
 
@@ -60,6 +60,7 @@ class PatchScanGAN(Method):
 
         def __post_init__(self) -> None:
             require_positive(self, "steps", "patches", "stride", "latent", "width", "lr")
+            require_betas(self)
             if self.smooth < 0:
                 raise ConfigError(f"smooth must be at least 0, not {self.smooth}", hint="0 turns it off")
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..types import Batch, Needs, Prediction, Spec
 from .base import REDUCE, HealingMethod, Losses, Optimisers, Phase
-from .checks import require_positive
+from .checks import require_betas, require_positive
 from .corruption import foreground
 from .optim import adam
 
@@ -50,10 +50,13 @@ class ReconstructionConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "lr")
+        require_betas(self)
         if self.median < 1 or self.median % 2 == 0:
             raise ConfigError(f"median {self.median} is not an odd number", hint="use 1 for none, 5 for Kascenas et al.'s")
         if self.erode < 0:
             raise ConfigError(f"erode {self.erode} is negative", hint="use 0 for none")
+        if self.erode and self.body == "all":
+            raise ConfigError(f"erode {self.erode} has no body to erode", hint="set body=threshold or body=auto, or erode=0")
         if not 0 <= self.bright_quantile < 1:
             raise ConfigError(f"bright_quantile {self.bright_quantile} is none", hint="use 0 for none, or for example 0.9")
 

@@ -224,7 +224,7 @@ def test_larger_images_have_more_halvings_of_the_same_width(side):
     assert method.D_xx.last.in_features == 16_384 * (side // 32) ** 2
 
 
-@pytest.mark.parametrize("setting", [{"width": 6}, {"width": 0}, {"latent": 0}, {"lr": -1.0}])
+@pytest.mark.parametrize("setting", [{"width": 6}, {"width": 0}, {"latent": 0}, {"lr": -1.0}, {"betas": (0.5, 1.5)}])
 def test_settings_that_cannot_work_are_refused(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         ALAD.Config(**setting)

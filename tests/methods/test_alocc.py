@@ -173,5 +173,7 @@ def test_fact_settings_of_the_authors_code():
     # Of the range: MNIST is in [0, 1] there, video in [-1, 1] as here.
     assert [recipes.get(f"alocc{n}").method.noise / 2 for n in ("", "-released", "-patches")] == [0.155, 0.155, 0.155 / 2]
     assert (found.data.size, found.data.batch_size) == (28, 128)
+    assert not ALOCC.averaged
+    assert recipes.get("alocc-small").training.ema == 0
     released = recipes.get("alocc-released").method
     assert (released.reconstruction, released.judged, released.statistics) == ("released", "raw", "image")

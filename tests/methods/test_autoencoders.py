@@ -326,6 +326,10 @@ def test_the_denoising_networks_sizes_are_multiples_of_eight():
     [
         *((cls, w) for cls in (VAE, Autoencoder, DenoisingAutoencoder) for w in ({"median": 4}, {"erode": -1}, {"steps": 0})),
         (VAE, {"bright_quantile": 1.0}),
+        (VAE, {"betas": (0.5, 1.5)}),
+        (VAE, {"erode": 3}),
+        (DenoisingAutoencoder, {"body": "all"}),
+        (Autoencoder, {"blocks": -1}),
         (VAE, {"dropout": 1.0}),
         (VAE, {"lambda_kl": -1.0}),
         (VAE, {"samples": -1}),

@@ -102,7 +102,7 @@ def test_settings_that_cannot_work(name):
         cls(config, replace(spec, domains=Domains(("effusion", "oedema"), exclusive=False)))
     with pytest.raises(ConfigError, match=r"single place.*use"):
         cls(config, replace(spec, width=15))
-    for wrong in ({"steps": 0}, {"lr": 0.0}, {"decay_share": 1.5}):
+    for wrong in ({"steps": 0}, {"lr": 0.0}, {"betas": (0.9, 1.0)}, {"decay_share": 1.5}):
         with pytest.raises(ConfigError):
             replace(config, **wrong)
     for wrong in ({"rotate": 200.0}, {"zoom": 1.0}, {"gamma": -0.1}):

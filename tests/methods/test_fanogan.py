@@ -320,6 +320,10 @@ def test_patches_in_training_and_of_one_seed_the_same():
         ({"patch": 16, "stride": 17}, 48, "8"),
         ({"encoder_share": 1.0}, 32, "0.5"),
         ({"kappa": -1.0}, 32, "0"),
+        ({"stride": 8}, 32, "patch=64"),
+        ({"patches": 2}, 32, "patch=64"),
+        ({"foreground": "all"}, 32, "patch=64"),
+        ({"betas": (0.5, 1.5)}, 32, "published"),
     ],
 )
 def test_settings_work_or_are_refused_with_advice(settings, size, advice):

@@ -193,7 +193,8 @@ def test_powers_of_two_work(side):
         assert method.predict(torch.zeros(2, 1, side, side)).healed.shape == (2, 1, side, side)
 
 
-@pytest.mark.parametrize("setting", [{"latent": 0}, {"lr": 0.0}, {"widest": -1}, {"lambda_con": -1.0}, {"restart_below": -1.0}])
+@pytest.mark.parametrize("setting", [{"latent": 0}, {"lr": 0.0}, {"widest": -1}, {"lambda_con": -1.0}, {"restart_below": -1.0},
+                                     {"betas": (0.5, 1.5)}])  # fmt: skip
 def test_settings_that_cannot_work_are_refused(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         GANomaly.Config(**setting)
