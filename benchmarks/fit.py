@@ -6,10 +6,12 @@
 Generated images; an ImageNet architecture gets a file of random weights, made on the spot, since its speed does not depend on
 them. Each row is one method on one backbone:
 
-* fit: images/s of the pass over the images, what happens at its end included, seconds of which are given beside it;
+* fit: images/s of the pass over the images, what happens at its end included, seconds of which are given beside it; another fit
+  has made a step before, so that nothing is done here for the first time;
 * score: images/s of ``predict``, map and blur included, PatchCore's with a full bank;
 * search: PatchCore's nearest neighbours alone, 2 · patches · bank · D operations an image, and their share of the peak, the
-  fastest matrix product found on this machine (``train_step.peak``).
+  fastest matrix product found on this machine before and after each search (``train_step.peak``): of matrices with 1024 or 2048
+  rows, so larger ones might be faster.
 
 Times are the best of some turns, so that a machine that others use still gives a fair picture; the fit is timed once.
 """
@@ -19,14 +21,15 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from memory import make_weights
 from published_steps import Setting
-from safetensors.torch import save_file
 from torch import Tensor
 from train_step import CLOCKS, clock, machine, peak
 
@@ -55,14 +58,8 @@ class Row:
     dimensions: int | None = None  # of an entry
     search_images_per_s: float | None = None
     search_gflop_per_s: float | None = None
-    peak_share: float | None = None
-
-
-def random_weights(name: str, path: Path) -> Path:
-    """A file of random weights under the public names, for an architecture whose speed alone is asked for."""
-    torch.manual_seed(0)
-    save_file({k: v.contiguous() for k, v in IMAGENET[name](classes=0, stages=3).state_dict().items()}, path)
-    return path
+    peak_gflop_per_s: float | None = None  # before or after the search
+    peak_share: float | None = None  # of the highest of all rows
 
 
 def images(setting: Setting, count: int, seed: int) -> Tensor:
@@ -84,6 +81,12 @@ def built(name: str, backbone: BackboneConfig, setting: Setting, changes: list[s
     return cls(config, Spec(setting.channels, setting.size, setting.size)).to(setting.device)
 
 
+def warm_up(method: Method, setting: Setting) -> None:
+    """One step of a fit that is thrown away: what a process does once in its life is done."""
+    *_, phase = method.train().phases()
+    phase.step(iter([Batch(images(setting, setting.batch, -1))]), 0, Optimisers({}))
+
+
 def fitted(method: Method, setting: Setting, count: int) -> tuple[float, float]:
     """One pass over ``count`` images: (seconds in all, seconds of them at the end)."""
 
@@ -96,16 +99,20 @@ def fitted(method: Method, setting: Setting, count: int) -> tuple[float, float]:
     seconds = 0.0
     for k in range(steps):
         batch = iter([next(ready)])  # made outside the time
-        seconds += setting.timed(lambda batch=batch, k=k: phase.step(batch, k, Optimisers({})))
+        seconds += setting.timed(partial(phase.step, batch, k, Optimisers({})))
     end = setting.timed(phase.finish)
     method.eval()
     return seconds + end, end
 
 
+def search_operations(patches: Tensor, bank: Tensor) -> int:
+    """Of the products of all patches, (P, D), with all entries, (K, D): 2 P K D."""
+    return 2 * len(patches) * bank.numel()
+
+
 @torch.no_grad()
-def measure(
-    name: str, backbone: BackboneConfig, setting: Setting, count: int, turns: int, top: float, changes: list[str]
-) -> Row:
+def measure(name: str, backbone: BackboneConfig, setting: Setting, count: int, turns: int, changes: list[str]) -> Row:
+    warm_up(built(name, backbone, setting, changes), setting)
     method = built(name, backbone, setting, changes)
     seconds, end = fitted(method, setting, count)
     image = images(setting, setting.batch, -1)
@@ -119,11 +126,19 @@ def measure(
     score = min(setting.timed(lambda: method.predict(image)) for _ in range(turns))
     row = Row(name, backbone.name, setting.size, setting.batch, count, count / seconds, end, setting.batch / score)
     if isinstance(method, PatchCore) and patches is not None:
+        before = peak(torch.float32, setting)
         search = min(setting.timed(lambda: nearest(patches, method.bank, method.config.neighbours)) for _ in range(turns))
-        rate = 2 * len(patches) * method.bank.numel() / search
+        row.peak_gflop_per_s = max(before, peak(torch.float32, setting)) / 1e9
         row.bank, row.dimensions = method.bank.shape
-        row.search_images_per_s, row.search_gflop_per_s, row.peak_share = setting.batch / search, rate / 1e9, rate / top
+        row.search_images_per_s = setting.batch / search
+        row.search_gflop_per_s = search_operations(patches, method.bank) / search / 1e9
     return row
+
+
+def with_shares(rows: Sequence[Row]) -> tuple[list[Row], float | None]:
+    """The rows beside the highest peak of all, and this, in GFLOP/s; None where no row has one."""
+    top = max((r.peak_gflop_per_s for r in rows if r.peak_gflop_per_s is not None), default=None)
+    return [replace(r, peak_share=r.search_gflop_per_s / top) if top and r.search_gflop_per_s else r for r in rows], top
 
 
 HEAD = (
@@ -132,7 +147,7 @@ HEAD = (
 )  # fmt: skip
 
 
-def markdown(rows: list[Row], top: float, device: str, clock_name: str) -> str:
+def markdown(rows: Sequence[Row], top: float | None, device: str, clock_name: str) -> str:
     def line(values: list[Any]) -> str:
         return "| " + " | ".join(map(str, values)) + " |"
 
@@ -144,7 +159,9 @@ def markdown(rows: list[Row], top: float, device: str, clock_name: str) -> str:
             rates = [f"{r.search_images_per_s:.2f}", f"{r.search_gflop_per_s:.0f}", f"{r.peak_share:.0%}"]
             search = [f"{r.bank} x {r.dimensions}", *rates]
         lines.append(line([r.method, r.backbone, r.size, *fit, *search]))
-    note = f"Matrix-product peak measured on this machine ({machine(device)}): fp32 {top / 1e9:.0f} GFLOP/s."
+    note = f"Measured on this machine: {machine(device)}."
+    if top is not None:
+        note += f" Its peak in products of matrices with 1024 or 2048 rows: fp32 {top:.0f} GFLOP/s."
     if clock_name == "processor":
         note += " Rates are per second of processor time."
     return "\n".join([*lines, "", note, ""])
@@ -171,19 +188,21 @@ def main(argv: list[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     setting = Setting(args.size, 0, args.batch, args.channels, args.device, clock(args.clock, args.device))
-    top = peak(torch.float32, setting)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in args.backbones:
-            file = random_weights(name, Path(folder) / f"{name}.safetensors") if name in IMAGENET else ""
-            backbone: Any = BackboneConfig(name=name, weights=str(file))
-            rows += [measure(m, backbone, setting, args.images, args.turns, top, args.settings) for m in args.methods]
+            file = str(Path(folder) / f"{name}.safetensors") if name in IMAGENET else ""
+            if file:
+                make_weights(name, file)
+            backbone: Any = BackboneConfig(name=name, weights=file)
+            rows += [measure(m, backbone, setting, args.images, args.turns, args.settings) for m in args.methods]
+    rows, top = with_shares(rows)
     table = markdown(rows, top, args.device, args.clock)
     print(table)
     if args.markdown:
         args.markdown.write_text(table)
     if args.json:
-        plain = {"machine": machine(args.device), "peak_gflop_per_s": top / 1e9, "rows": [asdict(r) for r in rows]}
+        plain = {"machine": machine(args.device), "peak_gflop_per_s": top, "rows": [asdict(r) for r in rows]}
         args.json.write_text(json.dumps(plain, indent=2) + "\n")
 
 
