@@ -32,7 +32,7 @@ from ..networks.vgg import DEVIATION, MEAN
 from ..types import Batch, Needs, Prediction, Spec
 from . import cam, weightfile
 from .augment import Augmentation, augment
-from .backbone import IMAGENET, BackboneConfig
+from .backbone import BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
 from .checks import require_betas, require_positive, require_share
 from .optim import adam
@@ -191,9 +191,7 @@ class MeanHead(Network):
         """The trunk's weights from the file that is named, if any. Raises ConfigError (see :func:`weightfile.load`)."""
         if not backbone.weights:
             return
-        with torch.device("meta"):
-            public = IMAGENET[backbone.name]().state_dict()
-        spare = public.keys() - self.trunk.state_dict().keys()  # the head for 1000 classes, and what lies above the cut
+        spare = self.trunk.spare  # the head for 1000 classes, and what lies above the cut
         weightfile.load(self.trunk, backbone.weights, name=backbone.name, setting="method.backbone.weights", spare=spare)
 
 

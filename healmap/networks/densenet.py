@@ -54,12 +54,14 @@ class Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Stem (stride 4), dense blocks (strides 4, 8, 16, 32), global mean, linear head.
+    """Stem (stride 4), dense blocks (strides 4, 8, 16, 32), and the tensors of the published head.
+
+    The head has no forward pass here: methods put one of their own on the maps (``classifier.MeanHead``).
 
     Args:
         name: one of ``DENSENETS``.
         channels: image channels (published: 3).
-        classes: outputs of the head (published: 1000); 0: no head.
+        classes: outputs of the head (published: 1000), whose tensors public files name; 0: no head.
         stages: how many blocks there are, 1 to 4; the head sits on the last.
         growth: channels that each layer adds, k (published: 32); the stem has 2 k.
 
@@ -112,18 +114,6 @@ class DenseNet(nn.Module):
             norm = f.get_submodule("norm5" if k == 4 else f"transition{k}.norm")
             maps.append(F.relu(norm(f.get_submodule(f"denseblock{k}")(x)), inplace=True))
         return tuple(maps)
-
-    def last_map(self, x: Tensor) -> Tensor:
-        """The last stage's map."""
-        return self.stages(x)[-1]
-
-    def classify(self, last_map: Tensor) -> Tensor:
-        """The last stage's map -> logits (N, classes): the head of the mean over positions."""
-        assert self.classifier is not None
-        return self.classifier(last_map.mean((2, 3)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.last_map(x))
 
 
 def densenet169(*, channels: int = 3, classes: int = 1000, stages: int = 4, growth: int = 32) -> DenseNet:

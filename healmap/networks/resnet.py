@@ -80,12 +80,14 @@ RESNETS = {
 
 
 class ResNet(nn.Module):
-    """Stem (stride 4), stages of residual blocks (strides 4, 8, 16, 32), global mean, linear head.
+    """Stem (stride 4), stages of residual blocks (strides 4, 8, 16, 32), and the tensors of the published head.
+
+    The head has no forward pass here: methods put one of their own on the maps (``classifier.MeanHead``).
 
     Args:
         name: one of ``RESNETS``.
         channels: image channels (published: 3).
-        classes: outputs of the head (published: 1000); 0: no head.
+        classes: outputs of the head (published: 1000), whose tensors public files name; 0: no head.
         stages: how many stages there are, 1 to 4; the head sits on the last.
         width: channels of the stem (published: 64); everything else follows.
 
@@ -126,18 +128,6 @@ class ResNet(nn.Module):
             x = self.get_submodule(f"layer{k + 1}")(x)
             maps.append(x)
         return tuple(maps)
-
-    def last_map(self, x: Tensor) -> Tensor:
-        """The last stage's map."""
-        return self.stages(x)[-1]
-
-    def classify(self, last_map: Tensor) -> Tensor:
-        """The last stage's map -> logits (N, classes): the head of the mean over positions."""
-        assert self.fc is not None
-        return self.fc(last_map.mean((2, 3)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.last_map(x))
 
 
 def resnet18(*, channels: int = 3, classes: int = 1000, stages: int = 4, width: int = 64) -> ResNet:

@@ -294,6 +294,8 @@ def test_public_weights_fill_the_trunk_and_not_the_head(tmp_path, cls, name, net
     for k, v in method.net.trunk.state_dict().items():
         assert torch.equal(v, state[k]), k
     assert torch.equal(method.net.head.weight, head)
+    read = {f"net.trunk.{k}" for k in state if not k.startswith(method.net.trunk.spare)}
+    assert read | {"net.head.weight", "net.head.bias"} == set(weights.kept(method))  # every tensor is accounted for
     # A grey image is seen as ImageNet's are.
     x = pictures(method)
     rgb = (((x + 1) / 2).repeat(1, 3, 1, 1) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]

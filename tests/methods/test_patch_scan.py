@@ -193,7 +193,14 @@ def test_the_generator_is_not_released(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "advice"),
-    [({"patch": 24}, "16"), ({"patch": 4}, "8"), ({"patch": 64}, "64"), ({"stride": 3}, "4"), ({"smooth": -1.0}, "0"), ({"betas": (0.5, 1.5)}, "published")],
+    [
+        ({"patch": 24}, "16"),
+        ({"patch": 4}, "8"),
+        ({"patch": 64}, "64"),
+        ({"stride": 3}, "4"),
+        ({"smooth": -1.0}, "0"),
+        ({"betas": (0.5, 1.5)}, "published"),
+    ],
 )
 def test_settings_are_refused_with_advice(settings, advice):
     with pytest.raises(ConfigError, match=f": .*{advice}"):

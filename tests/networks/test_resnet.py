@@ -95,14 +95,12 @@ def lively(network: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
 def test_forward_is_the_published_network(name):
     torch.manual_seed(0)
-    network = lively(ResNet(name, classes=5, width=4))
+    network = lively(ResNet(name, width=4))
     x = torch.rand(2, 3, 64, 32, dtype=torch.float64)
     expected, found = transcription(network.state_dict(), x, 4), network.stages(x)
     for k, (a, b) in enumerate(zip(found, expected, strict=True)):
         torch.testing.assert_close(a, b)
         assert a.shape == (2, network.channels[k], 64 // network.strides[k], 32 // network.strides[k])
-    logits = expected[-1].mean((2, 3)) @ network.fc.weight.T + network.fc.bias
-    torch.testing.assert_close(network(x), logits)
 
 
 def test_stages_are_resnet18s_and_none_is_computed_in_vain():
