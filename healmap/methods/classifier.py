@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ from . import cam, weightfile
 from .augment import Augmentation, augment
 from .backbone import BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
-from .checks import require_betas, require_positive, require_share
+from .checks import require_betas, require_positive, require_share, require_unset
 from .optim import adam
 from .processes import several
 from .schedules import Decay, lr_decay
@@ -193,6 +193,51 @@ class MeanHead(Network):
             return
         spare = self.trunk.spare  # the head for 1000 classes, and what lies above the cut
         weightfile.load(self.trunk, backbone.weights, name=backbone.name, setting="method.backbone.weights", spare=spare)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedConfig(ClassifierConfig):
+    """Settings of a published network that may end after any of its four stages. Defaults and their sources: the method's."""
+
+    NETWORKS: ClassVar[tuple[str, ...]]  # backbones that the method takes
+    WIDTH: ClassVar[str]  # the setting that makes the network wide or narrow; public weights are of its default
+    backbone: BackboneConfig
+    stages: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, self.WIDTH)
+        backbone, width, published = self.backbone, getattr(self, self.WIDTH), getattr(type(self), self.WIDTH)
+        if backbone.name not in self.NETWORKS:
+            raise ConfigError(f"backbone '{backbone.name}' is not this method's", hint=f"use {', '.join(self.NETWORKS)}")
+        own = [f.name for f in fields(backbone) if f.name.startswith("self_")]
+        require_unset(backbone, *own, reason="it belongs to the backbone 'self', which no classifier has", hint="leave it out")
+        if not 1 <= self.stages <= 4:
+            raise ConfigError(f"stages {self.stages} is not 1, 2, 3 or 4", hint="4 is the whole network")
+        if backbone.weights and width != published:
+            what = f"weights are of {self.WIDTH} {published}, here it is {width}"
+            raise ConfigError(what, hint=f"leave out method.{self.WIDTH} or method.backbone.weights")
+
+
+class StagedClassifier(Classifier):
+    """A published network, whole or cut off after some stages, under a :class:`MeanHead`."""
+
+    config: Any
+    net: MeanHead
+
+    def __init__(self, config: StagedConfig, spec: Spec) -> None:
+        super().__init__(config, spec)
+        check_size(spec, 2 << config.stages, ", or fewer method.stages")
+        published = bool(config.backbone.weights)
+        self.net = MeanHead(self.trunk(3 if published else spec.channels), self.classes, published=published)
+
+    @abstractmethod
+    def trunk(self, channels: int) -> ResNet | DenseNet:
+        """The network without its head, for images of so many channels."""
+
+    def phases(self) -> Sequence[Phase]:
+        self.net.load(self.config.backbone)
+        return super().phases()
 
 
 def check_size(spec: Spec, stride: int, advice: str = "") -> None:

@@ -7,54 +7,31 @@ finer where the network ends earlier (``stages``, ours).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from ..errors import ConfigError
-from ..networks.densenet import densenet169
+from ..networks.densenet import DenseNet, densenet169
 from ..types import Spec
 from .backbone import BackboneConfig
-from .base import Phase
-from .checks import require_positive
-from .classifier import Classifier, ClassifierConfig, MeanHead, check_size
-
-PUBLISHED_GROWTH = 32
+from .classifier import StagedClassifier, StagedConfig
 
 
-class DenseNet169(Classifier):
+class DenseNet169(StagedClassifier):
     title = "DenseNet-169 (Huang et al., CVPR 2017)"
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(ClassifierConfig):
+    class Config(StagedConfig):
+        NETWORKS: ClassVar[tuple[str, ...]] = ("densenet169",)
+        WIDTH: ClassVar[str] = "growth"
         backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(name="densenet169"))  # weights="": from scratch
         stages: int = 4  # table 1: dense blocks; ours: fewer leave a finer map, as with ResNet-50
-        growth: int = PUBLISHED_GROWTH  # table 1: channels that a layer adds; only this one has public weights
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            require_positive(self, "growth")
-            if self.backbone.name != "densenet169":
-                raise ConfigError(f"backbone '{self.backbone.name}' is no DenseNet", hint="leave it at densenet169")
-            if not 1 <= self.stages <= 4:
-                raise ConfigError(f"stages {self.stages} is not 1, 2, 3 or 4", hint="4 is the whole network")
-            if self.backbone.weights and self.growth != PUBLISHED_GROWTH:
-                what = f"weights are of growth {PUBLISHED_GROWTH}, here it is {self.growth}"
-                raise ConfigError(what, hint="leave out method.growth or method.backbone.weights")
+        growth: int = 32  # table 1: channels that a layer adds; only this one has public weights
 
     config: DenseNet169.Config
-    net: MeanHead
 
-    def __init__(self, config: DenseNet169.Config, spec: Spec) -> None:
-        super().__init__(config, spec)
-        check_size(spec, 2 << config.stages, ", or fewer method.stages")
-        published = bool(config.backbone.weights)
-        channels = 3 if published else spec.channels
-        trunk = densenet169(channels=channels, classes=0, stages=config.stages, growth=config.growth)
-        self.net = MeanHead(trunk, self.classes, published=published)
-
-    def phases(self) -> Sequence[Phase]:
-        self.net.load(self.config.backbone)
-        return super().phases()
+    def trunk(self, channels: int) -> DenseNet:
+        cfg = self.config
+        return densenet169(channels=channels, classes=0, stages=cfg.stages, growth=cfg.growth)
 
     @classmethod
     def tiny(cls) -> tuple[DenseNet169.Config, Spec]:

@@ -113,11 +113,14 @@ def test_settings_that_cannot_work(name):
 @pytest.mark.parametrize(
     ("cls", "settings", "words"),
     [
-        (ResNet50CAM, {"backbone": BackboneConfig(name="filters")}, "no residual network.*resnet50"),
-        (ResNet50CAM, {"backbone": BackboneConfig(name="densenet169")}, "no residual network"),
+        (ResNet50CAM, {"backbone": BackboneConfig(name="filters")}, "not this method's.*resnet50, resnet18, wide_resnet50_2"),
+        (ResNet50CAM, {"backbone": BackboneConfig(name="densenet169")}, "not this method's"),
         (ResNet50CAM, {"stages": 5}, "stages 5"),
+        (ResNet50CAM, {"backbone": BackboneConfig(name="resnet50", self_steps=5)}, "self_steps.*leave it out"),
+        (DenseNet169, {"backbone": BackboneConfig(name="densenet169", self_lr=1.0)}, "self_lr.*leave it out"),
+        (DenseNet169, {"stages": 0}, "stages 0"),
         (ResNet50CAM, {"backbone": BackboneConfig(name="resnet50", weights="w"), "width": 8}, "width 64"),
-        (DenseNet169, {"backbone": BackboneConfig(name="resnet50")}, "no DenseNet"),
+        (DenseNet169, {"backbone": BackboneConfig(name="resnet50")}, "not this method's.*densenet169"),
         (DenseNet169, {"backbone": BackboneConfig(name="densenet169", weights="w"), "growth": 8}, "growth 32"),
     ],
 )
