@@ -119,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> Mapping[str, str]:
     training = Training(args.minutes, args.threads, args.seed, args.size)
 
     pairs = [(name, place) for place in data for name in chosen]
-    wanted = [(chosen[name], args.work / place / "runs" / name, settings_of(name, args.set)) for name, place in pairs]
-    refuse_others(training, wanted)
+    runs = {pair: args.work / pair[1] / "runs" / pair[0] for pair in pairs}
+    refuse_others(training, [(chosen[n], data[p], runs[n, p], settings_of(n, args.set)) for n, p in pairs])
 
     def job(pair: tuple[str, str]) -> str:
         name, place = pair

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from healmap import recipes
-from healmap.api import experiment_for
+from healmap.api import experiment_for, with_splits
 from healmap.config import to_plain
-from healmap.errors import ConfigError
+from healmap.data.dataset import open_dataset
+from healmap.errors import ConfigError, HealError
 from healmap.recipes.saved import load_experiment
 from healmap.training.folder import FREE
 
@@ -78,10 +79,25 @@ class Training:
         return [f"{k} {_shown(then, k)} then, {_shown(now, k)} now" for k in keys]
 
 
-def refuse_others(training: Training, wanted: Iterable[tuple[str, Path, Sequence[str]]]) -> None:
-    """Ends the script if a run of (recipe, folder, settings) was trained otherwise than is asked for now."""
-    for recipe, run, settings in wanted:
+def trained_on_others(data: Path, run: Path) -> list[str]:
+    """What speaks against these being the images that a finished run was trained on; healmap itself looks before it goes on."""
+    try:
+        then = manifest(run)["data"]["train"]["fingerprint"]
+    except (KeyError, TypeError):
+        return []
+    try:
+        now = open_dataset(with_splits(data)[0], "train", load_experiment(run / "experiment.json").data).fingerprint
+    except HealError as error:
+        return [str(error)]
+    return [] if now == then else [f"its training images are not those of {data}"]
+
+
+def refuse_others(training: Training, wanted: Iterable[tuple[str, Path, Path, Sequence[str]]]) -> None:
+    """Ends the script if a run of (recipe, data, folder, settings) was trained otherwise than is asked for now."""
+    for recipe, data, run, settings in wanted:
         found = training.differences(recipe, run, settings)
+        if not found and finished(run):
+            found = trained_on_others(data, run)
         if found:
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             what = "ask for the same, name another WORK folder, or delete this run"

@@ -112,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     args.work.mkdir(parents=True, exist_ok=True)
     jobs = [(name, data) for name in args.methods for data in args.data]
-    training = Training(args.minutes, args.threads, args.seed)
-    refuse_others(training, [(recipe_of(name, data), args.work / f"{data}-{name}", DATA[data]) for name, data in jobs])
     make_data(args.work, args.seed)
+    wanted = [(recipe_of(name, data), args.work / data, args.work / f"{data}-{name}", DATA[data]) for name, data in jobs]
+    refuse_others(Training(args.minutes, args.threads, args.seed), wanted)
     with ThreadPoolExecutor(args.jobs) as pool:
         for line in pool.map(lambda job: one(job[0], job[1], args), jobs):
             print(line, flush=True)

@@ -12,9 +12,11 @@ from types import ModuleType
 import pytest
 
 from healmap import methods, recipes
-from healmap.api import experiment_for
+from healmap.api import experiment_for, make_phantoms
 from healmap.config import to_plain
+from healmap.data.dataset import manifest, open_dataset
 from healmap.errors import UsageError
+from healmap.experiment import DataConfig
 from healmap.training.folder import judge
 from tests.conftest import ROOT
 
@@ -121,10 +123,25 @@ def test_a_run_that_was_trained_otherwise_does_not(shared: ModuleType, tmp_path:
     recipe, settings = change.pop("recipe", "padim-small"), change.pop("settings", ())
     run = ended(tmp_path / "a", recipe, *AS_ASKED, *settings, **change)
     assert said in differences(shared, run)
-    wanted = [("padim-small", run, [AS_ASKED[0]])]
+    wanted = [("padim-small", tmp_path, run, [AS_ASKED[0]])]
     with pytest.raises(SystemExit, match=r"a was trained otherwise: .* then, .* now.*delete this run$") as stopped:
         shared.refuse_others(shared.Training(3.0), wanted)
     assert "\n" not in str(stopped.value)
+
+
+def test_a_run_of_other_images_does_not(shared: ModuleType, tmp_path: Path) -> None:
+    seeds = [make_phantoms(tmp_path / str(seed), patients=10, size=32, seed=seed).root for seed in (0, 1)]
+    run, training = ended(tmp_path / "a", "padim-small", *AS_ASKED, size=32), shared.Training(3.0, size=32)
+    record = json.loads((run / "manifest.json").read_text())
+    record["data"] = {
+        "train": manifest(open_dataset(seeds[0], "train", DataConfig(size=32, normalisation="foreground-median")))
+    }
+    (run / "manifest.json").write_text(json.dumps(record))
+    shared.refuse_others(training, [("padim-small", seeds[0], run, [AS_ASKED[0]])])
+    with pytest.raises(SystemExit, match=r"a was trained otherwise: its training images are not those of .*1: "):
+        shared.refuse_others(training, [("padim-small", seeds[1], run, [AS_ASKED[0]])])
+    with pytest.raises(SystemExit, match=r"a was trained otherwise: .*absent"):
+        shared.refuse_others(training, [("padim-small", tmp_path / "absent", run, [AS_ASKED[0]])])
 
 
 def test_a_run_without_its_settings_does_not_count(shared: ModuleType, tmp_path: Path) -> None:
@@ -253,7 +270,7 @@ def test_data_that_are_not_there(script: ModuleType, tmp_path: Path) -> None:
 @pytest.fixture
 def side_by_side(translation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(translation, "make_data", lambda work, seed: None)
-    return [str(tmp_path / "work"), "--methods", "stargan", "pix2pix", "--data", "ellipses", "--minutes", "3"]
+    return [str(tmp_path / "work"), "--methods", "stargan", "pix2pix", "--data", "ellipses", "--minutes", "3", "--jobs", "1"]
 
 
 def test_translations_side_by_side(translation: ModuleType, calls: list[list[str]], side_by_side: list[str]) -> None:
