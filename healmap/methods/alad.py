@@ -27,7 +27,7 @@ from torch import Tensor
 from ..losses.adversarial import logarithmic
 from ..losses.precision import at_least_float32
 from ..networks.alad import Encoder, Generator, ImageLatentCritic, ImagesCritic, Joined, LatentsCritic, check_width
-from ..networks.ganomaly import halvings
+from ..networks.halvings import halvings
 from ..types import Batch, Needs, Prediction, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase, amplitude_map
 from .checks import require_betas, require_positive

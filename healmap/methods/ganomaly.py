@@ -28,7 +28,8 @@ from ..losses.adversarial import logarithmic
 from ..losses.pixels import l1, mse
 from ..losses.precision import at_least_float32
 from ..networks.batchnorm import Statistics
-from ..networks.ganomaly import SPREAD, Encoder, Generator, halvings
+from ..networks.ganomaly import SPREAD, Encoder, Generator
+from ..networks.halvings import halvings
 from ..networks.start import normal_start
 from ..types import Batch, Needs, Prediction, Spec
 from .base import HealingMethod, Losses, Optimisers, Phase, amplitude_map
@@ -53,7 +54,7 @@ class GANomaly(HealingMethod):
         steps: int = 10_500  # authors' code: 15 epochs, batch 64; so many steps for 45,000 images (nine classes of CIFAR-10)
         latent: int = 100  # authors' code
         width: int = 64  # authors' code: channels after the first halving, doubled by each further one
-        widest: int = 0  # authors' code: no limit, which at 256 px makes 144 million parameters; 512 is a sane one (ours)
+        widest: int = 0  # authors' code: no limit: at 256 px 144 million parameters in G, 45 in D; 512 is a sane one (ours)
         lambda_adv: float = 1.0  # authors' code
         lambda_con: float = 50.0  # authors' code
         lambda_enc: float = 1.0  # authors' code

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from .batchnorm import BatchNorm, Statistics
 from .start import normal_start
 
 SLOPE, SPREAD = 0.2, 0.02
-
-
-def halvings(height: int, width: int) -> int:
-    """k of a side S = 4 · 2^k: how often it is halved on the way to 4 x 4. Raises ConfigError for other sizes."""
-    k = max(height, 8).bit_length() - 3
-    if height != width or height != 4 << k:
-        near = 4 << max(1, (max(height, width) - 1).bit_length() - 2)
-        raise ConfigError(
-            f"images of {height} x {width} cannot be halved to 4 x 4",
-            hint=f"use squares of 32, 64, 128 or 256 pixels, for example {near}",
-        )
-    return k
 
 
 class Encoder(nn.Module):
@@ -28,7 +15,7 @@ class Encoder(nn.Module):
 
     Args:
         out: numbers that come out (published: 100; 1 as discriminator).
-        halvings: from :func:`halvings`.
+        halvings: from :func:`halvings.halvings`.
         width: channels of the first layer (published: 64).
         widest: most channels of a layer; 0: no limit, as published.
     """
