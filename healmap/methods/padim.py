@@ -24,14 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, DataError, UsageError
+from ..errors import ConfigError, UsageError
 from ..losses.precision import at_least_float32
 from ..types import Batch, Needs, Prediction, Spec
 from .backbone import Backbone, BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
 from .blur import gaussian_blur
 from .gaussian import Gaussians
-from .processes import from_all_processes
+from .processes import from_all_processes, require_finite
 
 # d by backbone: the paper's, and for networks of the same widths (ours); others have 100, as ResNet-18 (ours).
 CHANNELS = {"resnet18": 100, "wide_resnet50_2": 550, "resnet50": 550, "densenet169": 550}
@@ -114,10 +114,7 @@ class PaDiM(Method):
         image = next(batches).image
         e = self.embed(image)
         # One image that is not finite would spoil the statistics for good, so the step waits for this answer. A sum tells.
-        sound = image.flatten(1).sum(1).isfinite() & e.flatten(1).sum(1).isfinite()
-        if not bool(sound.all()):
-            text = f"{int((~sound).sum())} of {len(image)} images of batch {k} hold NaN or infinity, or their features do"
-            raise DataError(text, hint="repair them or leave them out")
+        require_finite(image.flatten(1).sum(1).isfinite() & e.flatten(1).sum(1).isfinite(), k)
         self.gaussians.update(from_all_processes(e))
         return {}
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError, DataError, TrainingError, UsageError
+from ..errors import ConfigError, TrainingError, UsageError
 from ..losses.precision import at_least_float32
 from ..types import Batch, Needs, Prediction, Spec
 from .backbone import Backbone, BackboneConfig
@@ -32,7 +32,7 @@ from .blur import gaussian_blur
 from .checks import require_positive
 from .coreset import Coreset, Projection, Reservoir, projection
 from .neighbours import nearest
-from .processes import from_all_processes
+from .processes import from_all_processes, require_finite
 
 PATCH = 3  # side of a neighbourhood: paper section 4.4.1, and both programs
 
@@ -163,9 +163,8 @@ class PatchCore(Method):
     def step(self, batches: Iterator[Batch], k: int, optimisers: Optimisers) -> dict[str, Losses]:
         image = next(batches).image
         patches = self.patches(image)
-        if not bool(image.isfinite().all() & patches.isfinite().all()):
-            text = f"an image of batch {k} holds NaN or infinity, or its features do"
-            raise DataError(text, hint="repair it or leave it out")
+        sound = image.flatten(1).isfinite().all(1) & patches.flatten(1).isfinite().all(1)
+        require_finite(sound, k)
         assert self.coreset is not None, "phases() comes first"
         self.coreset.add(from_all_processes(self.draw(patches)))
         return {}
@@ -224,7 +223,7 @@ def official(middle: Tensor, deep: Tensor, dimensions: int) -> Tensor:
     for two, three in zip(middle.split(1), deep.split(1), strict=True):
         three = F.interpolate(_binned(three, dimensions), two.shape[2:], mode="bilinear")
         stacked = torch.cat([_binned(two, dimensions), three], 1).flatten(2).transpose(1, 2)  # (1, h w, 2 dimensions)
-        found.append(F.adaptive_avg_pool1d(stacked, dimensions).transpose(1, 2).view(1, dimensions, *two.shape[2:]))
+        found.append(F.adaptive_avg_pool1d(stacked, dimensions).transpose(1, 2).view(len(two), dimensions, *two.shape[2:]))
     return torch.cat(found)
 
 

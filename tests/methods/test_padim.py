@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise, repeat
 from pathlib import Path
 
@@ -284,39 +281,6 @@ def test_merged_fits_equal_one_of_all_images() -> None:
         merge(a, fit(tiny(seed=1), x))
     with pytest.raises(ConfigError, match="different settings"):
         merge(a, fit(tiny(sigma=1.0), x))
-
-
-PROCESS = """
-import sys, torch
-sys.path.insert(0, sys.argv[4])
-from test_padim import Batch, images, tiny
-rank = int(sys.argv[1])
-torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
-method = tiny()
-[phase] = method.phases()
-for k, batch in enumerate(images(21).split(4)):  # the last batch has one image: none for the second process
-    phase.step(iter([Batch(batch.tensor_split(2)[rank])]), k, None)
-phase.finish()
-torch.save(method.state_dict(), sys.argv[3])
-"""
-
-
-def test_two_processes_keep_one_fit(tmp_path: Path) -> None:
-    """Both hold the whole statistics at every step: a checkpoint, which is the first one's, can be resumed from."""
-    script, meet, here = tmp_path / "process.py", tmp_path / "meet", str(Path(__file__).parent)
-    script.write_text(PROCESS)
-    outs = [tmp_path / f"{rank}.pt" for rank in (0, 1)]
-    commands = [[sys.executable, str(script), str(rank), str(meet), str(outs[rank]), here] for rank in (0, 1)]
-    tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": tests}
-    running = [subprocess.Popen(c, env=environment, stderr=subprocess.PIPE, text=True) for c in commands]
-    for process in running:
-        assert process.wait(120) == 0, process.stderr and process.stderr.read()
-    first, second = (torch.load(out, weights_only=True) for out in outs)
-    assert all(torch.equal(v, second[k]) for k, v in first.items())
-    alone = fit(tiny(), images(21), 4).state_dict()
-    for name, value in alone.items():
-        assert_close(first[name], value, rtol=1e-6, atol=1e-7)
 
 
 # What is refused, and when
