@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -26,7 +25,6 @@ from . import pretext, weightfile
 from .base import Losses, Optimisers, Phase
 from .checks import require_positive
 from .optim import adam
-from .processes import several
 
 Name = Literal["resnet18", "resnet50", "wide_resnet50_2", "densenet169", "filters", "self"]
 
@@ -147,7 +145,6 @@ class Backbone(nn.Module):
         with self._learning():
             losses = self.pretext.losses(self.network, next(batches).image)  # type: ignore[arg-type]
             optimisers.descend("backbone", losses.total)
-        self._share_statistics()
         return {"backbone": losses}
 
     @contextmanager
@@ -160,14 +157,3 @@ class Backbone(nn.Module):
         finally:
             self.requires_grad_(False)
             self.eval()
-
-    def _share_statistics(self) -> None:
-        """The stored statistics become the mean of all processes', so that all go on to measure with the same network."""
-        if not several():
-            return
-        stored = [b for name, b in self.network.named_buffers() if name.endswith(("running_mean", "running_var"))]
-        flat = torch.cat(stored)
-        distributed.all_reduce(flat)
-        flat /= distributed.get_world_size()
-        for buffer, part in zip(stored, flat.split([len(b) for b in stored]), strict=True):
-            buffer.copy_(part)

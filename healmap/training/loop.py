@@ -14,6 +14,7 @@ import torch
 from ..errors import HealError, Interrupted, TrainingError
 from ..experiment import TrainingConfig
 from ..methods.base import Losses, Method, Phase
+from ..methods.processes import share_statistics
 from . import rng
 from .average import WeightAverage
 from .checkpoint import first_non_finite
@@ -194,6 +195,7 @@ class Loop:
         self, phase: Phase, feed: Feed, losses: Mapping[str, Losses], lr: float, between: Between, stop: StopWish
     ) -> None:
         p, settings = self.position, self.training
+        share_statistics(self.method.named_buffers())  # before the average takes them in
         self.average.update()
         self.window.add(losses)
         p.step, p.done, p.consumed = p.step + 1, p.done + 1, feed.consumed

@@ -14,7 +14,7 @@ import toys
 from healmap.training import loop, train_run
 from healmap.training.optimisers import FabricOptimisers
 
-data, out, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+name, data, out, stop = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 
 seen: list[str] = []
 average = FabricOptimisers._average_gradients
@@ -37,12 +37,15 @@ def compared(self: loop.Loop, *arguments: object) -> None:
     assert torch.equal(both[0], both[1]), "the processes' weights went apart"
     seen.append(hashlib.sha256(digest.numpy().tobytes()).hexdigest())
     after_step(self, *arguments)
+    for name, buffer in [*self.method.named_buffers(), *self.average.tensors().items()]:
+        both = self.fabric.all_gather(buffer)
+        assert torch.equal(both[0], both[1]), f"the processes' {name} went apart"
 
 
 FabricOptimisers._average_gradients = checked
 loop.Loop._after_step = compared
 if stop:
     loop.Loop._stop_wanted = lambda self, wish: "a test" if self.position.done == stop else ""
-toy = toys.toy("fixed-point-gan", data, steps=6, devices=2, device="cpu")
+toy = toys.toy(name, data, steps=6, devices=2, device="cpu")
 train_run(toy.experiment, toy.train, toy.val, out, resume=True, quiet=True)
 assert seen
