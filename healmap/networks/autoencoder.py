@@ -6,7 +6,7 @@ Both see intensities in [0, 1] and end without an activation. Statistics, where 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -124,20 +124,12 @@ class UnifiedAutoencoder(nn.Module):
 
 
 class UnifiedVAE(UnifiedAutoencoder):
-    """The same with a normal distribution for a code. Arguments as there."""
+    """The same with a normal distribution for a code."""
 
-    def __init__(
-        self,
-        channels: int,
-        size: tuple[int, int],
-        *,
-        width: int = 32,
-        code: int = 128,
-        dropout: float = 0.1,
-        norm: Scale = "none",
-    ) -> None:
-        super().__init__(channels, size, width=width, code=code, dropout=dropout, norm=norm)
-        self.log_sigma = nn.Linear(self.mu.in_features, code)
+    def __init__(self, channels: int, size: tuple[int, int], **settings: Any) -> None:
+        """settings: as there."""
+        super().__init__(channels, size, **settings)
+        self.log_sigma = nn.Linear(self.mu.in_features, self.mu.out_features)
         self._initialise()
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
