@@ -89,7 +89,7 @@ def trained_on_others(data: Path, run: Path) -> list[str]:
         now = open_dataset(with_splits(data)[0], "train", load_experiment(run / "experiment.json").data).fingerprint
     except HealError as error:
         return [str(error)]
-    return [] if now == then else [f"its training images are not those of {data}"]
+    return [] if now == then else [f"its training images are not those of {data}, or are stored otherwise by now"]
 
 
 def refuse_others(training: Training, wanted: Iterable[tuple[str, Path, Path, Sequence[str]]]) -> None:

@@ -138,7 +138,7 @@ def test_a_run_of_other_images_does_not(shared: ModuleType, tmp_path: Path) -> N
     }
     (run / "manifest.json").write_text(json.dumps(record))
     shared.refuse_others(training, [("padim-small", seeds[0], run, [AS_ASKED[0]])])
-    with pytest.raises(SystemExit, match=r"a was trained otherwise: its training images are not those of .*1: "):
+    with pytest.raises(SystemExit, match=r"a was trained otherwise: its training images are not those of .*1, or "):
         shared.refuse_others(training, [("padim-small", seeds[1], run, [AS_ASKED[0]])])
     with pytest.raises(SystemExit, match=r"a was trained otherwise: .*absent"):
         shared.refuse_others(training, [("padim-small", tmp_path / "absent", run, [AS_ASKED[0]])])
