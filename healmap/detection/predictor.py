@@ -21,6 +21,7 @@ from ..io.image import Image, n_slices, put_plane
 from ..methods import weights as weights_files
 from ..methods.base import Method
 from ..metrics.overlap import remove_small
+from ..types import Spec
 from .apply import Applied, apply, pick_device, sound, to_native
 from .result import CaseResult, PlaneResult, findings_of
 from .thresholds import Thresholds, load_thresholds
@@ -47,28 +48,22 @@ class Predictor:
     @property
     def data(self) -> DataConfig:
         """The data settings of the run, as far as the card tells them."""
-        return from_plain(DataConfig, self.card.get("data") or to_plain(self.preprocessing.config), where="card: data")
+        return data_settings(self.card, self.preprocessing)
 
     @classmethod
     def load(cls, run: Path | str, weights: str = "best", device: str = "auto", *, batch_size: int = 16) -> Predictor:
         """The predictor of a run folder.
 
         Raises:
-            CheckpointError: weights or card are missing or damaged. ConfigError: no such device.
+            CheckpointError: weights or card are missing, damaged, or contradict themselves. ConfigError: no such device.
         """
         run, chosen = Path(run), pick_device(device)
-        path = run / "weights" / f"{weights}.safetensors"
-        if not path.is_file():
-            raise CheckpointError(
-                f"no weights '{weights}' in this run", where=str(path), hint="give a run folder made by healmap train"
-            )
+        path = weights_path(run, weights)
         method, card = weights_files.load(path, chosen)
-        if not isinstance(card.get("preprocessing"), dict):
-            raise CheckpointError("the card does not say how images are prepared", where=str(path.with_suffix(".json")))
+        preprocessing = prepared(card, path)
         digest = sha256_file(path)
         thresholds = load_thresholds(run, weights, digest) or Thresholds(weights=weights, weights_sha256=digest)
         detection = from_plain(DetectionConfig, card.get("detection", {}), where=str(path.with_suffix(".json")))
-        preprocessing = Preprocessing.from_plain(card["preprocessing"])
         return cls(method, preprocessing, thresholds, detection, chosen, digest, batch_size, card)
 
     # ---- one image -----------------------------------------------------------------------------------------------------
@@ -176,6 +171,36 @@ class Predictor:
         if anomaly_map is None or threshold is None:
             return None
         return remove_small(anomaly_map >= threshold, self.detection.min_area)
+
+
+def weights_path(run: Path, weights: str) -> Path:
+    """Raises CheckpointError: the run has no such weights."""
+    path = run / "weights" / f"{weights}.safetensors"
+    if not path.is_file():
+        hint = "give a run folder made by healmap train"
+        raise CheckpointError(f"no weights '{weights}' in this run", where=str(path), hint=hint)
+    return path
+
+
+def prepared(card: Mapping[str, Any], path: Path) -> Preprocessing:
+    """How images are prepared for the method of this card.
+
+    Raises:
+        CheckpointError: the card does not say, or it prepares images of another shape than the method takes.
+    """
+    where = str(path.with_suffix(".json"))
+    if not isinstance(card.get("preprocessing"), dict):
+        raise CheckpointError("the card does not say how images are prepared", where=where)
+    preprocessing, spec = Preprocessing.from_plain(card["preprocessing"]), from_plain(Spec, card["spec"], where=where)
+    made = preprocessing.config
+    if (spec.channels, spec.height, spec.width) != (made.channels, made.size, made.size):
+        takes, gets = f"{spec.channels} x {spec.height} x {spec.width}", f"{made.channels} x {made.size} x {made.size}"
+        raise CheckpointError(f"the method takes images of {takes}, its card prepares {gets}", where=where, hint="train again")
+    return preprocessing
+
+
+def data_settings(card: Mapping[str, Any], preprocessing: Preprocessing) -> DataConfig:
+    return from_plain(DataConfig, card.get("data") or to_plain(preprocessing.config), where="card: data")
 
 
 def as_image(array: NDArray[Any]) -> Image:

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from healmap.data.table import read_table
 from healmap.detection.predictor import Predictor
-from healmap.errors import UsageError
+from healmap.errors import CheckpointError, UsageError
 from healmap.evaluation.collect import Collector, Seen
 from healmap.evaluation.evaluate import evaluate_run
 from healmap.evaluation.figures import Resampler, image_figures, patient_figures
@@ -231,3 +231,12 @@ def test_a_resample_without_healthy_patients_proves_nothing() -> None:
         assert without.any()
         assert np.isnan(tree["ap"].samples[without]).all()
         assert tree["ap"].ci95[1] < 0.8
+
+
+def test_a_card_that_contradicts_itself_is_refused(run: Path) -> None:
+    card = run / "weights" / "best.json"
+    plain = json.loads(card.read_text())
+    plain["preprocessing"]["settings"]["channels"] = 3
+    card.write_text(json.dumps(plain))
+    with pytest.raises(CheckpointError, match="takes images of 1 x 48 x 48, its card prepares 3 x 48 x 48"):
+        Predictor.load(run, device="cpu")
