@@ -151,8 +151,9 @@ def evaluate(
     from .evaluation.evaluate import evaluate_run
     from .report.report import write_report
 
-    table, _ = with_splits(data)
-    metrics = evaluate_run(Path(run), table, split, Path(out), weights=weights, **options)
+    table, note = with_splits(data)
+    notes = [note] if note else []
+    metrics = evaluate_run(Path(run), table, split, Path(out), weights=weights, notes=notes, **options)
     write_report(Path(out))
     return metrics
 
@@ -165,8 +166,9 @@ def compare(
     from .evaluation.compare import compare_runs
     from .report.compared import write_compared
 
-    table, _ = with_splits(data)
-    found = compare_runs(runs, table, split, Path(out), weights=weights, **options)
+    table, note = with_splits(data)
+    notes = [note] if note else []
+    found = compare_runs(runs, table, split, Path(out), weights=weights, notes=notes, **options)
     write_compared(Path(out))
     return found
 

@@ -105,19 +105,21 @@ def metrics(tree: Mapping[str, Any]) -> None:
 
 def comparison(tree: Mapping[str, Any]) -> None:
     """The runs and the trivial baselines with their figures; ``table.md`` and ``table.csv`` say more."""
-    from ..report.compared import FIGURES, baselines, name_of_baseline, standing, valued
+    from rich.markup import escape
+
+    from ..report.compared import FIGURES, baselines, intervals, name_of_baseline, standing, valued
     from ..report.page import at
 
-    grid = Grid(title="figures with 95 % intervals over patients")
+    grid = Grid(title=intervals(tree))
     for head in ("run", *FIGURES.values(), "beside the baselines"):
         grid.add_column(head, overflow="fold")
     for row in tree["runs"]:
-        grid.add_row(row["run"], *(valued(at(row["figures"], path)) for path in FIGURES), standing(row)[1])
+        grid.add_row(escape(row["run"]), *(valued(at(row["figures"], path)) for path in FIGURES), standing(row)[1])
     for shown, kind in baselines(tree):
         figures = tree["baselines"]["figures"][shown][kind]
         grid.add_row(name_of_baseline(shown, kind), *(valued(at(figures, path)) for path in FIGURES), "")
     for bad in tree["failed"]:
-        grid.add_row(bad["run"], *[""] * len(FIGURES), "not compared")
+        grid.add_row(escape(bad["run"]), *[""] * len(FIGURES), "not compared")
     _console().print(grid)
 
 

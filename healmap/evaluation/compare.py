@@ -6,64 +6,45 @@ images that all runs admit and on the same resamples of patients, so that differ
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..config import to_plain
+from ..data.cache import cache_folder
 from ..data.dataset import Dataset, manifest
+from ..data.hashes import Hashes
 from ..data.table import Table, read_table
-from ..detection.predictor import Predictor
-from ..errors import CheckpointError, DataError, HealError, UsageError
+from ..errors import DataError, HealError, UsageError, WriteError
 from ..io.atomic import write_json
-from ..io.hashing import sha256_file
-from ..types import DISEASED, HEALTHY
+from ..training.manifest import versions
 from . import figures as f
-from .baselines import ThumbnailBaseline
 from .cases import Chosen, save_pictures
-from .collect import Collector, Detectors, Seen
-from .evaluate import (
-    SEED,
-    admitted,
-    baseline_figures,
-    collect,
-    collect_baselines,
-    ensure_thresholds,
-    fit_baselines,
-    method_collector,
-    method_figures,
-    open_sets,
-)
+from .collect import Detectors
+from .evaluate import SEED, collect, method_collector, method_figures
+from .lineup import Cases, Identity, Looked, Request, View, admitted_by, bare, in_common, look, names_of, narrowed, shown_cases
 from .notes import differing, together
 from .parts import Part, Parts
-from .record import data_name, read_json
+from .record import bootstrap_facts, counts, data_name, digest, reason, run_facts, training_facts
+from .trivial import ALL, DISEASED_ONLY, Trivial
 
 FORMAT, VERSION = "healmap-comparison", 1
-FIGURES = ("image.auroc", "image.ap", "pixel.ap", "pixel.dice", "pixel.dice_best")  # the table's
-ALL, DISEASED_ONLY = "all", "diseased"  # images that a run was shown
-Identity = tuple[str, str]  # an image's key and the hash of its pixels at their own size
+OUTPUTS = ("table.csv", "table.md", "compare.html", "compare.json")
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What every run is asked alike."""
+class Evaluated:
+    """What is kept of a run: figures and facts, no pixels."""
 
-    table: Table
-    split: str
-    weights: str = "best"
-    device: str = "auto"
-    bootstrap: int = 500
-    assume_diseased: bool = False
-    cases: int = 3
+    part: Part
+    about: dict[str, Any]
+    notes: list[str]
+    shown: str
 
 
 def compare_runs(
@@ -77,6 +58,7 @@ def compare_runs(
     bootstrap: int = 500,
     assume_diseased: bool = False,
     cases: int = 3,
+    notes: Sequence[str] = (),
     tell: Tell = lambda text: None,
 ) -> dict[str, Any]:
     """Evaluates every run on the labelled images of ``split`` and writes ``compare.json`` and ``parts/`` below ``out``.
@@ -84,12 +66,14 @@ def compare_runs(
     Thresholds are those of each run, from validation data. A run that cannot be evaluated is listed with its reason. A method
     that takes images known to be diseased only is shown these, and compared with baselines on these, unless
     ``assume_diseased``. Differences are to the first run. What an earlier comparison in ``out`` found is used again where
-    weights, thresholds, images, settings and code are the same. One run is in memory at a time.
+    weights, thresholds, images, settings and code are the same. One run is in memory at a time. Tables and pages of an earlier
+    comparison are removed: they would be of other figures.
 
     Args:
         runs: run folders; the last part of a path, or as much as tells them apart, names a run.
         bootstrap: resamples of patients for the intervals.
         cases: diseased images, and as many healthy ones, whose maps are kept; the choice depends on the images alone.
+        notes: facts about the data that a reader must know.
         tell: called with one line per run.
 
     Returns:
@@ -97,166 +81,96 @@ def compare_runs(
 
     Raises:
         UsageError: no run, one is named twice, no such split, or what is wrong with the data is wrong for every run alike.
-        DataError: no run could be evaluated, each for its own reason.
+        DataError: no run could be evaluated, each for its own reason. WriteError: ``out`` cannot be written.
     """
     out, named = Path(out), names_of(runs)
     table = data if isinstance(data, Table) else read_table(data)
-    have = sorted({row.split for row in table.rows if row.split})
-    if split not in have:
-        hint = f"the table has {', '.join(have)}" if have else "make splits with 'healmap data split'"
-        raise UsageError(f"no row belongs to split '{split}'", where=table.name, hint=hint)
-    if cases < 0 or bootstrap < 0:
-        raise UsageError("cases and bootstrap are counts", hint="give 0 or more")
     request = Request(table, split, weights, device, bootstrap, assume_diseased, cases)
-    common, failed, notes = _common(named, request)
+    _check(request)
     parts = Parts(out / "parts")
-    ready: dict[str, _Evaluated] = {}
-    baselines: _Baselines | None = None
-    for name, run in named.items():
-        if name in failed:
-            tell(f"{name}: {_reason(failed[name], run)}")
-            continue
-        start = time.monotonic()
-        try:
-            looked = _look(run, request, common)
-            if baselines is None:
-                baselines = _Baselines(name, looked, request)
-            ready[name] = _evaluate(looked, baselines, request, parts)
-        except HealError as error:
-            failed[name] = error
-            tell(f"{name}: {_reason(error, run)}")
-        else:
-            done = "found before" if ready[name].part.again else f"{time.monotonic() - start:.1f} s"
-            tell(f"{name}: {ready[name].seen} images, {done}")
-    if not ready or baselines is None:
+    for file in OUTPUTS:
+        (out / file).unlink(missing_ok=True)
+    admit, failed = admitted_by(named, request)
+    while True:
+        common, strangers = in_common(admit)
+        ready, broken, trivial = _evaluate_all(named, common, failed | strangers, request, parts, tell)
+        failed |= broken
+        admit = {name: mine for name, mine in admit.items() if name not in broken}
+        # A run that fails must not have decided which images the others are compared on.
+        if not admit or in_common(admit)[0] == common:
+            break
+        tell(f"once more without {', '.join(broken)}: the other runs have more images in common")
+    failed = {name: error for name in named if (error := (failed | strangers).get(name)) is not None}
+    if trivial is None:
         raise _nothing(failed)
-    trivial = {shown: baselines.of(shown, parts) for shown in dict.fromkeys([ALL, *(e.shown for e in ready.values())])}
-    reasons = {name: _reason(failed[name], run) for name, run in named.items() if name in failed}
-    tree = _record(ready, reasons, trivial, baselines, request, notes)
+    base = {shown: trivial.of(shown, parts) for shown in dict.fromkeys([ALL, *(e.shown for e in ready.values())])}
+    tree = _tree(ready, trivial, base)
+    tree["failed"] = [{"run": name, "error": reason(error, named[name], table)} for name, error in failed.items()]
+    tree["notes"] = [*notes, *narrowed({name: admit[name] for name in ready}, common), *tree["notes"]]
     write_json(out / "compare.json", tree)
     parts.forget_the_rest()
     return tree
 
 
-def names_of(runs: Sequence[Path | str]) -> dict[str, Path]:
-    """Name -> folder, in order: the last part of a path, or as many as tell the runs apart.
+def _check(request: Request) -> None:
+    have = sorted({row.split for row in request.table.rows if row.split})
+    if request.split not in have:
+        hint = f"the table has {', '.join(have)}" if have else "make splits with 'healmap data split'"
+        raise UsageError(f"no row belongs to split '{request.split}'", where=request.table.name, hint=hint)
+    if request.cases < 0 or request.bootstrap < 0:
+        raise UsageError("cases and bootstrap are counts", hint="give 0 or more")
+
+
+def _evaluate_all(
+    named: Mapping[str, Path], common: Sequence[Identity], absent: Mapping[str, HealError], request: Request, parts: Parts,
+    tell: Tell,
+) -> tuple[dict[str, Evaluated], dict[str, HealError], Trivial | None]:  # fmt: skip
+    """What was found of every run that is not absent; the runs that failed; the baselines, in the first run's view."""
+    ready: dict[str, Evaluated] = {}
+    failed: dict[str, HealError] = {}
+    trivial: Trivial | None = None
+    cases: Cases = next((shown_cases(run, request, common) for name, run in named.items() if name not in absent), {})
+    for name, run in named.items():
+        start = time.monotonic()
+        found = absent[name] if name in absent else _attempt(run, request, common, cases, parts)
+        if isinstance(found, HealError):
+            tell(f"{name}: {reason(found, run, request.table)}")
+            if name not in absent:
+                failed[name] = found
+            continue
+        ready[name], view = found
+        trivial = trivial or Trivial(name, view, cases, request)
+        part = ready[name].part
+        tell(f"{name}: {part.facts['images']} images, {'found before' if part.again else f'{time.monotonic() - start:.1f} s'}")
+    return ready, failed, trivial
+
+
+def _attempt(
+    run: Path, request: Request, common: Sequence[Identity], cases: Cases, parts: Parts
+) -> tuple[Evaluated, View] | HealError:
+    """A run evaluated and forgotten, or why it could not be. What cannot be written is no fault of a run.
 
     Raises:
-        UsageError: no run, or one stands there twice.
+        WriteError: the disk is full.
     """
-    if not runs:
-        raise UsageError("nothing to compare", hint="name at least one run folder")
-    places = [Path(os.path.abspath(run)) for run in runs]
-    for k, place in enumerate(places):
-        if place in places[:k]:
-            raise UsageError("a run is named twice", where=str(runs[k]), hint="name each run once")
-
-    def last(place: Path, count: int) -> tuple[str, ...]:
-        return place.parts[-count:]
-
-    named = {}
-    for place, run in zip(places, runs, strict=True):
-        count = 1
-        while sum(last(other, count) == last(place, count) for other in places) > 1:
-            count += 1
-        named["/".join(last(place, count))] = Path(run)
-    return named
+    try:
+        looked = look(run, request, common)
+        return _evaluate(looked, run, cases, request, parts), looked.view
+    except WriteError:
+        raise
+    except HealError as error:
+        return bare(error)
+    except (RuntimeError, MemoryError) as error:  # of a network, as a rule: out of memory, or a shape that it does not take
+        return DataError(f"its evaluation stopped with {type(error).__name__}", hint=str(error) or "free some memory")
 
 
-# ---- one run -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Looked:
-    """A run before it sees an image. whole: the images of the comparison; test: those that the method may be shown."""
-
-    run: Path
-    predictor: Predictor
-    sets: Mapping[str, Dataset]
-    whole: Dataset
-    test: Dataset
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class _Evaluated:
-    """What is kept of a run: figures and facts, no pixels."""
-
-    part: Part
-    about: dict[str, Any]
-    notes: list[str]
-    shown: str
-    seen: int
-
-
-def _common(named: Mapping[str, Path], request: Request) -> tuple[list[Identity], dict[str, HealError], list[str]]:
-    """The images that all usable runs admit, in the order of the table; the runs that are not usable; and notes.
-
-    A run's settings may leave images out (``data.select``, slices close to a lesion, planes along another axis).
-    """
-    common: dict[Identity, None] = {}
-    failed: dict[str, HealError] = {}
-    sizes: dict[str, int] = {}
-    for name, run in named.items():
-        try:
-            _, sets, _ = _open(run, request)
-        except HealError as error:
-            failed[name] = error
-            continue
-        mine = dict.fromkeys(_identities(sets[request.split]))
-        kept = {image: None for image in common if image in mine} if sizes else mine
-        if not kept:
-            hint = "compare it with runs that were trained on the same kind of images"
-            failed[name] = UsageError("its data settings admit none of the images that the runs before it admit", hint=hint)
-            continue
-        common, sizes[name] = kept, len(mine)
-    more = [f"{name} {size}" for name, size in sizes.items() if size != len(common)]
-    notes = []
-    if more:
-        notes.append(
-            f"data settings admit different images: the comparison is on the {len(common)} that all admit ({', '.join(more)})"
-        )
-    return list(common), failed, notes
-
-
-def _identities(dataset: Dataset) -> Iterator[Identity]:
-    return ((item.key, pixels) for item, pixels in zip(dataset.items, dataset.pixel_hashes, strict=True))
-
-
-def _open(run: Path, request: Request) -> tuple[Predictor, dict[str, Dataset], list[str]]:
-    if not run.is_dir():
-        raise CheckpointError("no such run folder", where=str(run), hint="give folders made by healmap train")
-    predictor = Predictor.load(run, request.weights, request.device)
-    spec, seen = predictor.method.spec, predictor.preprocessing.config
-    if (spec.channels, spec.height, spec.width) != (seen.channels, seen.size, seen.size):
-        prepared = f"{seen.channels} x {seen.size} x {seen.size}"
-        raise CheckpointError(
-            f"the method takes images of {spec.channels} x {spec.height} x {spec.width}, its card prepares {prepared}",
-            where=str(run), hint="train again",
-        )  # fmt: skip
-    sets, notes = open_sets(request.table, request.split, predictor)
-    return predictor, sets, notes
-
-
-def _look(run: Path, request: Request, common: Sequence[Identity]) -> _Looked:
-    predictor, sets, notes = _open(run, request)
-    place = {image: i for i, image in enumerate(_identities(sets[request.split]))}
-    whole = sets[request.split].subset([place[image] for image in common])
-    test, more = admitted(whole, predictor, assume_diseased=request.assume_diseased)
-    ensure_thresholds(predictor, sets, run, request.weights)
-    trained = read_json(run / "manifest.json")
-    if trained and not {"finished", "imported"} & set(trained):
-        more.append("its training was not finished")
-    return _Looked(run, predictor, sets, whole, test, [*trained.get("notes", []), *notes, *more])
-
-
-def _evaluate(looked: _Looked, baselines: _Baselines, request: Request, parts: Parts) -> _Evaluated:
+def _evaluate(looked: Looked, run: Path, cases: Cases, request: Request, parts: Parts) -> Evaluated:
     predictor, test = looked.predictor, looked.test
-    shown = [i for i, item in enumerate(test.items) if item.key in baselines.cases]
+    shown = [i for i, item in enumerate(test.items) if item.key in cases]
     depends = {
         "what": "run",
         "weights": predictor.weights_sha256,
-        "card": _digest(predictor.card),
+        "card": digest(predictor.card),
         "thresholds": to_plain(predictor.thresholds),
         "images": test.fingerprint,
         "twins": _twins(test),
@@ -268,204 +182,69 @@ def _evaluate(looked: _Looked, baselines: _Baselines, request: Request, parts: P
     def make(folder: Path) -> tuple[f.Tree, dict[str, Any]]:
         detectors = Detectors(method_collector(predictor))
         collect(predictor, test, detectors)
-        save_pictures([Chosen(i, ("common",)) for i in shown], detectors.method.seen, test, predictor, folder)
         seen = detectors.method.seen
+        save_pictures([Chosen(i, ("common",)) for i in shown], seen, test, predictor, folder)
         draw = f.Resampler([s.patient for s in seen], request.bootstrap, SEED)
-        return method_figures(predictor, detectors, draw), _counts(detectors.method)
+        return method_figures(predictor, detectors, draw), counts(detectors.method)
 
-    part = parts.of(depends, make)
-    images = ALL if len(test) == len(looked.whole) else DISEASED_ONLY
-    return _Evaluated(part, _about(looked, part), looked.notes, images, len(test))
-
-
-def _about(looked: _Looked, part: Part) -> dict[str, Any]:
-    """The run in plain data."""
-    predictor, card, method = looked.predictor, looked.predictor.card, type(looked.predictor.method)
-    trained = read_json(looked.run / "manifest.json")
-    finished = trained.get("finished") or {}
-    return {
-        "method": card.get("method"),
-        "title": method.title,
-        "needs": method.needs.value,
+    part, method = parts.of(depends, make), type(predictor.method)
+    about = {
+        **run_facts(predictor),
         "localises": method.localises,
         "heals": method.heals,
-        "recipe": card.get("recipe", ""),
-        "weights": {
-            "name": predictor.thresholds.weights,
-            "sha256": predictor.weights_sha256,
-            "step": card.get("step"),
-            "chosen": card.get("chosen", ""),
-        },
-        "training": {
-            "steps": finished.get("steps"),
-            "seconds": finished.get("seconds"),
-            "peak_mb": finished.get("peak_mb"),
-            "processor": (trained.get("machine") or {}).get("processor"),
-            **{key: trained.get(key) for key in ("threads", "device", "precision", "seed", "git")},
-        },
-        "settings": {"method": to_plain(predictor.method.config), "data": to_plain(predictor.data)},
+        "training": training_facts(run),
         "min_area": predictor.detection.min_area,
         "domains": list(predictor.method.spec.domains.names),
-        "thresholds": to_plain(replace(predictor.thresholds, sweep=())),
         "evaluated": part.facts,
         "pictures": f"parts/{part.folder}",
     }
-
-
-def _counts(collector: Collector) -> dict[str, int]:
-    seen = collector.seen
-    return {
-        "images": len(seen),
-        "labelled": len(collector.labelled()),
-        "patients": len({s.patient for s in seen}),
-        "annotated": collector.annotated,
-    }
+    return Evaluated(part, about, looked.notes, ALL if len(test) == len(looked.view.whole) else DISEASED_ONLY)
 
 
 def _twins(dataset: Dataset) -> str:
     """Hash of the healthy twins, which a fingerprint does not cover."""
     files = [dataset.table.root / item.row["twin"] for item in dataset.items if item.row["twin"] and item.slice is None]
-    return _digest([sha256_file(file) if file.is_file() else "" for file in files])
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-# ---- the baselines -----------------------------------------------------------------------------------------------------
-
-
-class _Baselines:
-    """The trivial baselines on the images as the first usable run sees them; fitted when first asked for.
-
-    cases: the images that are shown for every run: key -> label, patient.
-    """
-
-    def __init__(self, name: str, looked: _Looked, request: Request) -> None:
-        self.name, self.request = name, request
-        self.sets, self.whole = looked.sets, looked.whole
-        self.preprocessing, self.min_area = looked.predictor.preprocessing, looked.predictor.detection.min_area
-        chosen = [self.whole.items[i] for i in choose_cases(self.whole, request.cases)]
-        self.cases = {item.key: (item.label, item.patient_id) for item in chosen}
-        self._fitted: Detectors | None = None
-
-    def of(self, shown: str, parts: Parts) -> Part:
-        """Figures over all images, or over the diseased ones."""
-        items = self.whole.items
-        chosen = [i for i in range(len(items)) if shown == ALL or items[i].label == DISEASED]
-        test = self.whole.subset(chosen)
-        depends = {
-            "what": "baselines",
-            "preprocessing": self.preprocessing.to_plain(),
-            "min_area": self.min_area,
-            "fitted on": {name: self.sets[name].fingerprint for name in ("train", "val") if name in self.sets},
-            "split": self.request.split,
-            "images": test.fingerprint,
-            "bootstrap": [self.request.bootstrap, SEED],
-        }
-
-        def make(folder: Path) -> tuple[f.Tree, dict[str, Any]]:
-            if self._fitted is None:
-                split = self.request.split
-                self._fitted = fit_baselines(self.sets, split, self.preprocessing, min_area=self.min_area)
-            intensity, thumbnails = self._fitted.intensity_baseline, self._fitted.thumbnails
-            assert intensity is not None
-            collector = Collector(intensity.pixel_threshold, np.array(intensity.sweep), self.min_area)
-            detectors = replace(self._fitted, intensity=collector, thumbnail_scores=[])
-            for index, item in enumerate(test.items):
-                seen = Seen(item.key, item.row.path, item.patient_id, item.slice, item.label, 0.0)
-                collect_baselines(detectors, seen, test.image(index), test.native(index), self.preprocessing)
-            draw = f.Resampler([item.patient_id for item in test.items], self.request.bootstrap, SEED)
-            about = {
-                "threshold": intensity.about(),
-                "thumbnail": thumbnails.about() if isinstance(thumbnails, ThumbnailBaseline) else {"model": str(thumbnails)},
-            }
-            return baseline_figures(detectors, draw), {**_counts(collector), "about": about}
-
-        return parts.of(depends, make)
-
-
-def choose_cases(dataset: Dataset, each: int) -> list[int]:
-    """``each`` diseased images with a lesion in sight, then as many healthy ones, of as many patients as there are.
-
-    The choice hangs on the images' names alone, never on what a run makes of them.
-    """
-    order = sorted(range(len(dataset)), key=lambda i: hashlib.sha256(dataset.items[i].key.encode()).digest())
-    return [
-        *_of_each_patient((i for i in order if dataset.items[i].label == DISEASED and _lesion(dataset, i)), dataset, each),
-        *_of_each_patient((i for i in order if dataset.items[i].label == HEALTHY), dataset, each),
-    ]
-
-
-def _lesion(dataset: Dataset, index: int) -> bool:
-    """False where the annotation is empty on the working grid; an image without annotation may hold anything."""
-    mask = dataset.mask(index)
-    return mask is None or bool(mask.any())
-
-
-def _of_each_patient(ranked: Iterable[int], dataset: Dataset, count: int) -> list[int]:
-    first: dict[str, int] = {}
-    later: list[int] = []
-    for i in ranked:
-        patient = dataset.items[i].patient_id
-        if patient in first:
-            later.append(i)
-        else:
-            first[patient] = i
-    return [*first.values(), *later][:count]
+    with Hashes(cache_folder()) as hashes:
+        return digest([hashes.of(file) if file.is_file() else "" for file in files])
 
 
 # ---- what is written ---------------------------------------------------------------------------------------------------
 
 
-def _record(
-    ready: Mapping[str, _Evaluated],
-    failed: Mapping[str, str],
-    trivial: Mapping[str, Part],
-    baselines: _Baselines,
-    request: Request,
-    notes: list[str],
-) -> dict[str, Any]:
-    from ..training.manifest import versions
-
+def _tree(ready: Mapping[str, Evaluated], trivial: Trivial, base: Mapping[str, Part]) -> dict[str, Any]:
     reference, first = next(iter(ready.items()))
-    rows = []
-    for name, found in ready.items():
-        mine, base = found.part.figures, trivial[found.shown].figures
-        row = {"run": name, **found.about, "shown": found.shown, "figures": f.plain(mine)}
-        row["margin"] = f.plain({kind: f.margins(mine, other) for kind, other in base.items()})
-        if name != reference and found.shown == first.shown:
-            row["difference"] = f.plain(f.margins(mine, {part: first.part.figures[part] for part in ("image", "pixel")}))
-        rows.append(row)
-    whole, facts = baselines.whole, dict(trivial[ALL].facts)
+    rows = [_row(name, found, base[found.shown], first) for name, found in ready.items()]
+    whole, facts, request = trivial.view.whole, base[ALL].facts, trivial.request
     described = [(i.key, pixels, i.label, i.patient_id) for i, pixels in zip(whole.items, whole.pixel_hashes, strict=True)]
-    about = manifest(whole)
     return {
         "format": FORMAT,
         "version": VERSION,
         # The hash of images and labels: a dataset's own fingerprint holds the working size, which differs between runs.
-        "data": {**about, "name": data_name(whole), "fingerprint": _digest(described)},
+        "data": {**manifest(whole), "name": data_name(whole), "fingerprint": digest(described)},
         "evaluated": {name: facts[name] for name in ("images", "labelled", "patients", "annotated")},
-        "bootstrap": {"resamples": request.bootstrap, "of": "patients", "level": 0.95, "seed": SEED},
-        "cases": [{"key": key, "label": label, "patient": patient} for key, (label, patient) in baselines.cases.items()],
+        "bootstrap": bootstrap_facts(request.bootstrap, SEED),
+        "cases": [{"key": key, "label": label, "patient": patient} for key, (label, patient) in trivial.cases.items()],
         "reference": reference,
         "runs": rows,
-        "failed": [{"run": name, "error": error} for name, error in failed.items()],
         "baselines": {
-            "prepared_as": baselines.name,
+            "prepared_as": trivial.name,
             "about": facts["about"],
-            "figures": {shown: f.plain(part.figures) for shown, part in trivial.items()},
+            "figures": {shown: f.plain(part.figures) for shown, part in base.items()},
+            "pictures": f"parts/{base[ALL].folder}",
         },
-        "notes": [*notes, *differing(rows), *together({n: e.notes for n, e in ready.items()}), *about["notes"]],
+        "notes": [*differing(rows), *together({name: found.notes for name, found in ready.items()})],
         "versions": versions(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
 
 
-def _reason(error: HealError, run: Path) -> str:
-    """The error without the run's own folder: the run is named beside it, and pages travel."""
-    where = "" if error.where.startswith(str(run)) else error.where
-    return str(HealError(error.what, where=where, hint=error.hint))
+def _row(name: str, found: Evaluated, base: Part, first: Evaluated) -> dict[str, Any]:
+    mine = found.part.figures
+    row = {"run": name, **found.about, "shown": found.shown, "figures": f.plain(mine)}
+    row["margin"] = f.plain({kind: f.margins(mine, other) for kind, other in base.figures.items()})
+    if found is not first and found.shown == first.shown:
+        row["difference"] = f.plain(f.margins(mine, {part: first.part.figures[part] for part in ("image", "pixel")}))
+    return row
 
 
 def _nothing(failed: Mapping[str, HealError]) -> HealError:

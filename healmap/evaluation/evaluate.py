@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from ..data.dataset import Dataset, open_dataset
 from ..data.leaks import refuse_leaks
 from ..data.table import Table, read_table
 from ..detection.apply import apply_dataset, native_map
-from ..detection.calibrate import save_calibration
+from ..detection.calibrate import find_thresholds
 from ..detection.predictor import Predictor
-from ..errors import UsageError
+from ..detection.thresholds import save_thresholds
+from ..errors import UsageError, WriteError
 from ..metrics.bootstrap import Figure
 from ..types import DISEASED
 from . import figures as f
@@ -45,6 +46,7 @@ def evaluate_run(
     baselines: bool = True,
     bootstrap: int = 500,
     assume_diseased: bool = False,
+    notes: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Figures of a run on the labelled images of ``split``; writes ``metrics.json``, ``scores.csv`` and the report's material.
@@ -52,7 +54,8 @@ def evaluate_run(
     Thresholds come from the run's validation data; a run that was never calibrated is calibrated on the ``val`` split of the
     table, if it has one. Masks count at native size. Intervals: 95 %, percentiles of ``bootstrap`` resamples of patients.
     A method that takes images known to be diseased only is shown the diseased images, unless ``assume_diseased`` shows it all,
-    which its authors do not foresee. on_progress: called with (done, in all, what).
+    which its authors do not foresee. notes: facts about the data, for the protocol. on_progress: called with (done, in all,
+    what).
 
     Returns:
         What ``metrics.json`` holds.
@@ -63,11 +66,10 @@ def evaluate_run(
     run, out = Path(run), Path(out)
     predictor = Predictor.load(run, weights, device)
     table = data if isinstance(data, Table) else read_table(data)
-    sets, notes = open_sets(table, split, predictor)
+    sets, found = open_sets(table, split, predictor)
     sets[split], more = admitted(sets[split], predictor, assume_diseased=assume_diseased)
-    notes += more
     test = sets[split]
-    ensure_thresholds(predictor, sets, run, weights)
+    notes = [*notes, *found, *more, *ensure_thresholds(predictor, sets, run, weights)]
     detectors = Detectors(method_collector(predictor))
     if baselines:
         least = predictor.detection.min_area
@@ -121,10 +123,19 @@ def admitted(dataset: Dataset, predictor: Predictor, *, assume_diseased: bool) -
     return dataset.subset(chosen), ["the method takes images known to be diseased only: the healthy ones were not shown to it"]
 
 
-def ensure_thresholds(predictor: Predictor, sets: Mapping[str, Dataset], run: Path, weights: str) -> None:
-    """Calibrates a run that never was, where there are validation images."""
-    if predictor.thresholds.image.value is None and predictor.thresholds.pixel.value is None and "val" in sets:
-        predictor.thresholds = save_calibration(predictor, sets["val"], run, weights)
+def ensure_thresholds(predictor: Predictor, sets: Mapping[str, Dataset], run: Path, weights: str) -> list[str]:
+    """Calibrates a run that never was, where there are validation images; and a note about it. A run folder that cannot be
+    written stays as it is."""
+    known = predictor.thresholds
+    if known.image.value is not None or known.pixel.value is not None or "val" not in sets:
+        return []
+    predictor.thresholds = find_thresholds(predictor, sets["val"], weights)
+    note = "it had no thresholds: they were found on the val split of these data"
+    try:
+        save_thresholds(predictor.thresholds, run)
+    except WriteError:
+        return [f"{note}; they could not be kept in its folder"]
+    return [f"{note} and are kept in its folder"]
 
 
 def method_collector(predictor: Predictor) -> Collector:

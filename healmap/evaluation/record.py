@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +16,9 @@ import numpy as np
 
 from ..config import to_plain
 from ..data.dataset import Dataset, manifest
+from ..data.table import Table
 from ..detection.predictor import Predictor
+from ..errors import HealError
 from ..io.atomic import replacing, safe_cell, write_bytes, write_json
 from ..metrics import curves
 from ..metrics.bins import exact_bins
@@ -27,6 +31,7 @@ COLUMNS = (
     "path", "patient", "slice", "label", "score", "threshold", "call", "dice", "lesion_pixels", "change",
     "baseline_threshold", "baseline_thumbnail",
 )  # fmt: skip
+NUMBER = int | float | None
 TRAINING = ("begun", "finished", "seed", "precision", "threads", "machine", "git")  # of the run's manifest
 
 
@@ -44,13 +49,37 @@ def protocol(
     """What a reader needs to judge the figures: data, thresholds, rules, weights, versions, and notes on all unusual."""
     from ..training.manifest import versions
 
-    trained, card = read_json(run / "manifest.json"), predictor.card
-    patients = {s.patient for s in detectors.method.seen}
+    trained, evaluated = read_manifest(run) or {}, counts(detectors.method)
     about: dict[str, Any] = {
         "run": run.resolve().name,
+        **run_facts(predictor),
+        "data": {**manifest(sets[split]), "name": data_name(sets[split])},
+        "evaluated": evaluated,
+        "bootstrap": {**bootstrap_facts(bootstrap, seed), "patients": evaluated["patients"]},
+        "rules": {
+            "lesion found": "the centroid of a candidate, an 8-connected part of the thresholded map, lies inside it",
+            "pixels": "at the images' own size, over healthy images and annotated diseased ones",
+            "min_area": predictor.detection.min_area,
+        },
+        "training": {name: trained[name] for name in TRAINING if name in trained},
+        "notes": [*dict.fromkeys([*trained.get("notes", []), *notes])],
+        "versions": versions(),
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+    if detectors.intensity_baseline is not None:
+        about["baselines"] = baseline_facts(detectors)
+    return about
+
+
+# ---- facts in plain data -----------------------------------------------------------------------------------------------
+
+
+def run_facts(predictor: Predictor) -> dict[str, Any]:
+    card, method = predictor.card, type(predictor.method)
+    return {
         "method": card.get("method"),
-        "title": type(predictor.method).title,
-        "needs": type(predictor.method).needs.value,
+        "title": method.title,
+        "needs": method.needs.value,
         "recipe": card.get("recipe", ""),
         "weights": {
             "name": predictor.thresholds.weights,
@@ -58,33 +87,75 @@ def protocol(
             "step": card.get("step"),
             "chosen": card.get("chosen", ""),
         },
-        "data": {**manifest(sets[split]), "name": data_name(sets[split])},
-        "evaluated": {
-            "images": len(detectors.method.seen),
-            "labelled": len(detectors.method.labelled()),
-            "patients": len(patients),
-            "annotated": detectors.method.annotated,
-        },
         "thresholds": to_plain(replace(predictor.thresholds, sweep=())),
-        "bootstrap": {"resamples": bootstrap, "of": "patients", "patients": len(patients), "level": 0.95, "seed": seed},
-        "rules": {
-            "lesion found": "the centroid of a candidate, an 8-connected part of the thresholded map, lies inside it",
-            "pixels": "at the images' own size, over healthy images and annotated diseased ones",
-            "min_area": predictor.detection.min_area,
-        },
         "settings": {"method": to_plain(predictor.method.config), "data": to_plain(predictor.data)},
-        "training": {name: trained[name] for name in TRAINING if name in trained},
-        "notes": [*dict.fromkeys([*trained.get("notes", []), *notes])],
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
-    if detectors.intensity_baseline is not None:
-        thumbnails = detectors.thumbnails
-        about["baselines"] = {
-            "threshold": detectors.intensity_baseline.about(),
-            "thumbnail": thumbnails.about() if isinstance(thumbnails, ThumbnailBaseline) else {"model": str(thumbnails)},
-        }
-    return about
+
+
+def training_facts(run: Path) -> dict[str, Any]:
+    """Cost and conditions of the training, as far as the manifest tells them."""
+    trained = read_manifest(run) or {}
+    finished, machine = trained.get("finished", {}), trained.get("machine", {})
+    return {
+        **{key: finished.get(key) for key in ("steps", "seconds", "peak_mb")},
+        "processor": machine.get("processor"),
+        **{key: trained.get(key) for key in ("threads", "device", "precision", "seed", "git")},
+    }
+
+
+def training_notes(run: Path) -> list[str]:
+    trained = read_manifest(run)
+    if trained is None:
+        return ["its manifest is missing or damaged: what its training cost is not known"]
+    done = {"finished", "imported"} & set(trained)
+    return [*trained.get("notes", []), *([] if done else ["its training was not finished"])]
+
+
+def counts(collector: Collector) -> dict[str, int]:
+    seen = collector.seen
+    return {
+        "images": len(seen),
+        "labelled": len(collector.labelled()),
+        "patients": len({s.patient for s in seen}),
+        "annotated": collector.annotated,
+    }
+
+
+def bootstrap_facts(resamples: int, seed: int) -> dict[str, Any]:
+    return {"resamples": resamples, "of": "patients", "level": 0.95, "seed": seed}
+
+
+def baseline_facts(detectors: Detectors) -> dict[str, Any]:
+    intensity, thumbnails = detectors.intensity_baseline, detectors.thumbnails
+    assert intensity is not None
+    return {
+        "threshold": intensity.about(),
+        "thumbnail": thumbnails.about() if isinstance(thumbnails, ThumbnailBaseline) else {"model": str(thumbnails)},
+    }
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def reason(error: HealError, run: Path, table: Table) -> str:
+    """The error without folders of this machine: pages travel."""
+    where = "" if Path(error.where) == run else error.where  # the run is named beside it
+    text = str(HealError(error.what, where=where, hint=error.hint))
+    named = [(folder, folder.resolve().name) for folder in (run, run.parent, table.root)]
+    for folder, name in [*named, (Path.home(), "~")]:
+        for form in (folder, folder.absolute(), folder.resolve()):
+            if len(form.parts) > 1:
+                text = name.join(re.split(rf"{re.escape(str(form))}(?!\w)", text))
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Without characters that command a terminal or that no font shows."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# ---- files -------------------------------------------------------------------------------------------------------------
 
 
 def write_evaluation(
@@ -143,11 +214,27 @@ def _curves(detectors: Detectors) -> dict[str, Any]:
 
 def data_name(dataset: Dataset) -> str:
     """The table's folder: every table is called labels.csv."""
-    return dataset.table.root.resolve().name or dataset.table.name
+    return printable(dataset.table.root.resolve().name or dataset.table.name)
 
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
+
+
+def read_manifest(run: Path) -> dict[str, Any] | None:
+    """What training wrote about itself; None where that is missing, or what is read of it has another form."""
+    found = read_json(run / "manifest.json")
+    finished, machine, notes = found.get("finished", {}), found.get("machine", {}), found.get("notes", [])
+    sound = (
+        isinstance(finished, dict)
+        and all(isinstance(finished.get(key), NUMBER) for key in ("steps", "seconds", "peak_mb"))
+        and isinstance(machine, dict)
+        and isinstance(machine.get("processor"), str | None)
+        and isinstance(notes, list)
+        and all(isinstance(note, str) for note in notes)
+        and all(isinstance(found.get(key), str | int | None) for key in ("threads", "device", "precision", "seed", "git"))
+    )
+    return found if found and sound else None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..detection.overlay import CONTOUR, Picture, drawn_size, enlarge, outline, palette
+from ..detection.overlay import CONTOUR, Picture, palette
 from ..errors import UsageError
 from ..io.atomic import safe_cell, write_bytes, write_text
 from . import drawings as d
-from .page import at, interval, number, png, write_page
-from .pictures import TRUTH
+from .page import DAMAGED, at, interval, number, png, write_page
+from .pictures import TRUTH, grey_tile, map_tile, outlined
 from .verdict import Kind, clear, kind_of, margins, verdicts
 
 FIGURES = {
@@ -27,7 +27,12 @@ FIGURES = {
 COLUMNS = ("run", "method", "needs", "steps", "training time", "peak memory", *FIGURES.values(), "beside the baselines")
 BASELINES = {kind: d.NAMES[kind] for kind in ("threshold", "thumbnail")}
 ABREAST = 5  # runs beside one another on the page, so that a sheet of paper holds them
-SMALLEST, LARGEST = 128, 192  # side lengths of the page's tiles
+SIDES = (128, 192)  # pixels of a tile's longer side
+KINDS: Mapping[Kind, tuple[str, str, str]] = {  # colour, mark and words of the drawing
+    "better": ("#14589c", "o", "better than the baselines"), "unclear": ("#9a6200", "D", "not clearly better"),
+    "worse": ("#a4283f", "X", "loses"),
+}  # fmt: skip
+MARKUP = re.compile(r"([\\`*_\[\]|~])")
 DASH, MINUS = "–", "\N{MINUS SIGN}"
 
 
@@ -40,8 +45,9 @@ def write_compared(out: Path | str) -> Path:
     out = Path(out)
     try:
         tree = json.loads((out / "compare.json").read_text(encoding="utf-8"))
+        given = _pictures(out / tree["baselines"]["pictures"])
         pictures = {row["run"]: _pictures(out / row["pictures"]) for row in tree["runs"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise UsageError(f"not a complete comparison: {error}", where=str(out), hint="run healmap compare again") from None
     write_bytes(out / "table.csv", table_csv(tree).encode("utf-8", "backslashreplace"))
     write_text(out / "table.md", table_md(tree))
@@ -59,8 +65,9 @@ def write_compared(out: Path | str) -> Path:
         losing=[row["run"] for row in tree["runs"] if standing(row)[0] == "worse"],
         verdicts={row["run"]: verdicts(metrics(tree, row)) for row in tree["runs"]},
         forest=forest(tree),
+        intervals=intervals(tree),
         differences=[_difference_cells(row) for row in tree["runs"] if row.get("difference")],
-        blocks=[block(tree, pictures, names) for names in blocks],
+        blocks=[block(tree, given, {name: pictures[name] for name in names}) for names in blocks],
         bar=png(bar()),
         facts={row["run"]: _facts(row) for row in tree["runs"]},
     )
@@ -77,18 +84,29 @@ def metrics(tree: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 def standing(row: Mapping[str, Any]) -> tuple[Kind, str]:
     """In few words how a run stands beside the baselines. A figure below a baseline's loses; where the interval of the
     difference leaves it open, the words say so."""
-    beside = margins(row)
+    every = margins(row)
     leads: list[tuple[Kind, str]] = [("worse", "loses to"), ("unclear", "not clearly better than")]
     for kind, lead in leads:
         found: dict[str, list[str]] = {}
-        for baseline, path, margin in beside:
+        for baseline, path, margin in every:
             if kind_of(margin) == kind:
                 text = f"{FIGURES[path]} {margin['value']:+.3f}".replace("-", MINUS)
                 open_loss = kind == "worse" and not clear(margin)
                 found.setdefault(BASELINES[baseline], []).append(f"{text} (not clearly)" if open_loss else text)
         if found:
             return kind, f"{lead} " + "; ".join(f"{words}: {', '.join(texts)}" for words, texts in found.items())
-    return ("better", "better than the baselines") if beside else ("unclear", "nothing to compare with the baselines")
+    return ("better", "better than the baselines") if every else ("unclear", "nothing to compare with the baselines")
+
+
+def beside(row: Mapping[str, Any], path: str) -> Kind:
+    """How one figure of a run stands beside the baselines' own."""
+    found = [at(row, f"margin.{baseline}.{path}") for baseline in BASELINES]
+    kinds = {kind_of(margin) for margin in found if margin is not None and margin["value"] is not None}
+    return "worse" if "worse" in kinds else "better" if kinds == {"better"} else "unclear"
+
+
+def value(figures: Mapping[str, Any], path: str) -> float | None:
+    return (at(figures, path) or {}).get("value")
 
 
 def duration(seconds: float | None) -> str:
@@ -107,9 +125,13 @@ def memory(megabytes: float | None) -> str:
 
 def valued(figure: Mapping[str, Any] | None) -> str:
     """Value and interval in one cell of text."""
-    value = (figure or {}).get("value")
-    ends = interval(figure)
-    return DASH if value is None else f"{number(value)} ({ends})" if ends else number(value)
+    found, ends = (figure or {}).get("value"), interval(figure)
+    return DASH if found is None else f"{number(found)} ({ends})" if ends else number(found)
+
+
+def intervals(tree: Mapping[str, Any]) -> str:
+    count = tree["bootstrap"]["resamples"]
+    return f"95 % intervals over {count} resamples of patients." if count else "No intervals: patients were not resampled."
 
 
 def baselines(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -119,7 +141,7 @@ def baselines(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
         (shown, kind)
         for shown, kinds in figures.items()
         for kind, found in kinds.items()
-        if shown == "all" or any((at(found, path) or {}).get("value") is not None for path in FIGURES)
+        if shown == "all" or any(value(found, path) is not None for path in FIGURES)
     ]
 
 
@@ -138,34 +160,36 @@ def table_csv(tree: Mapping[str, Any]) -> str:
     """Every number of the table in full, an interval in two columns, differences to the reference as well."""
     names = [path.replace(".", "_") for path in FIGURES]
     head = ["run", "method", "recipe", "needs", "images", "patients", "steps", "seconds", "peak_mb"]
-    for name in names:
-        head += [name, f"{name}_low", f"{name}_high"]
+    head += [column for name in names for column in _three(name, None)]
     head += ["standing", "beside_baselines"]
-    for name in names:
-        head += [f"{name}_minus_reference", f"{name}_minus_reference_low", f"{name}_minus_reference_high"]
+    head += [column for name in names for column in _three(f"{name}_minus_reference", None)]
     head.append("error")
-    rows: list[dict[str, Any]] = []
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(head)
+    for cells in _csv_rows(tree):
+        writer.writerow([_csv_cell(cells.get(column)) for column in head])
+    return text.getvalue()
+
+
+def _csv_rows(tree: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for row in tree["runs"]:
         kind, words = standing(row)
         cells = {key: row[key] for key in ("run", "method", "recipe", "needs")} | {"standing": kind, "beside_baselines": words}
         cells |= {key: row["evaluated"][key] for key in ("images", "patients")}
         cells |= {key: row["training"][key] for key in ("steps", "seconds", "peak_mb")}
-        for path, name in zip(FIGURES, names, strict=True):
-            cells |= _three(name, at(row["figures"], path))
-            cells |= _three(f"{name}_minus_reference", at(row, f"difference.{path}"))
-        rows.append(cells)
+        yield cells | _csv_figures(row["figures"]) | _csv_figures(row.get("difference", {}), "_minus_reference")
     for shown, which in baselines(tree):
         cells = {"run": name_of_baseline(shown, which), "needs": _trivial_needs(which)}
-        for path, name in zip(FIGURES, names, strict=True):
-            cells |= _three(name, at(tree["baselines"]["figures"][shown][which], path))
-        rows.append(cells)
-    rows += [{"run": bad["run"], "error": bad["error"]} for bad in tree["failed"]]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(head)
-    for cells in rows:
-        writer.writerow([_csv_cell(cells.get(column)) for column in head])
-    return text.getvalue()
+        yield cells | _csv_figures(tree["baselines"]["figures"][shown][which])
+    yield from ({"run": bad["run"], "error": bad["error"]} for bad in tree["failed"])
+
+
+def _csv_figures(figures: Mapping[str, Any], ending: str = "") -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for path in FIGURES:
+        cells |= _three(path.replace(".", "_") + ending, at(figures, path))
+    return cells
 
 
 def _three(name: str, figure: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -176,15 +200,16 @@ def _three(name: str, figure: Mapping[str, Any] | None) -> dict[str, Any]:
 def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else safe_cell(str(value))
+    return repr(value).removesuffix(".0") if isinstance(value, float) else safe_cell(str(value))
 
 
 def table_md(tree: Mapping[str, Any]) -> str:
     """The table for a document: value (95 % interval), losing runs marked; then what failed and what to take note of."""
     data, seen = tree["data"], tree["evaluated"]
     lines = [
-        f"{data['name']}, {data['split']} split: {seen['images']} images of {seen['patients']} patients. 95 % intervals over "
-        "patients; Dice at the threshold found on validation data, best Dice at the threshold that suits these labels best.",
+        f"{_md(data['name'])}, {data['split']} split: {seen['images']} images of {seen['patients']} patients. "
+        f"{intervals(tree)} Dice at the threshold found on validation data, best Dice at the threshold that suits these "
+        "labels best.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|---" * len(COLUMNS) + "|",
@@ -209,8 +234,8 @@ def table_md(tree: Mapping[str, Any]) -> str:
 
 
 def _md(text: str) -> str:
-    """Text that no Markdown reader takes for a column or a tag."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """Text that no Markdown reader takes for a column, a tag, a link or emphasis."""
+    return MARKUP.sub(r"\\\1", " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;"))
 
 
 # ---- the page ----------------------------------------------------------------------------------------------------------
@@ -251,65 +276,68 @@ def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def forest(tree: Mapping[str, Any]) -> str | None:
     """One panel per figure, one line per run, and the baselines as dashed lines across."""
-    rows = list(tree["runs"])
-    panels = {path: title for path, title in FIGURES.items() if any((at(r["figures"], path) or {}).get("value") for r in rows)}
+    rows = tree["runs"]
+    panels = {path: title for path, title in FIGURES.items() if any(value(row["figures"], path) is not None for row in rows)}
     if not panels:
         return None
-    colours = {"better": "#14589c", "unclear": "#9a6200", "worse": "#a4283f"}
-    marks = {"better": "o", "unclear": "D", "worse": "X"}
 
     def paint(figure: Any) -> None:
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for axes, (path, title) in zip(grid, panels.items(), strict=True):
-            for kind, words in BASELINES.items():
-                value = (at(tree["baselines"]["figures"]["all"].get(kind, {}), path) or {}).get("value")
-                if value is not None:
-                    colour, dash = d.COLOURS[kind], (0, (4, 2)) if kind == "threshold" else (0, (1, 1.5))
-                    axes.axvline(value, color=colour, lw=1.3, ls=dash, label=words)
-            for y, row in enumerate(rows):
-                found = at(row["figures"], path)
-                if found is None or found["value"] is None:
-                    continue
-                kind = standing(row)[0]
-                low, high = found["ci95"] or (found["value"], found["value"])
-                axes.plot([low, high], [y, y], color=colours[kind], lw=2.2, alpha=0.45, solid_capstyle="round")
-                axes.plot(found["value"], y, marks[kind], ms=5.5, color=colours[kind])
-            axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.45, -0.55))
+            _panel(axes, tree, path)
             axes.set_title(title, fontsize=9)
-            axes.tick_params(axis="y", length=0)
-            axes.grid(axis="y", visible=False)
-            axes.spines["left"].set_visible(False)
         grid[0].set_yticks(range(len(rows)), [row["run"] for row in rows])
-        handles = [axes.plot([], [], marks[k], color=c, ms=5.5, label=t)[0] for (k, c), t in zip(
-            colours.items(), ("better than the baselines", "not clearly better", "loses"), strict=True)]  # fmt: skip
-        handles += grid[0].get_legend_handles_labels()[0]
+        handles = [grid[0].plot([], [], mark, color=c, ms=5.5, label=words)[0] for c, mark, words in KINDS.values()]
+        handles += [line for line in grid[0].get_lines() if line.get_label() in BASELINES.values()]
         figure.legend(handles=handles, loc="outside upper center", ncols=5)
 
     return d.draw(paint, (11.0, 0.95 + 0.27 * len(rows)))
 
 
+def _panel(axes: Any, tree: Mapping[str, Any], path: str) -> None:
+    """A figure of every run, in the colour of how that very figure stands beside the baselines'."""
+    for kind, words in BASELINES.items():
+        level = value(tree["baselines"]["figures"]["all"].get(kind, {}), path)
+        if level is not None:
+            axes.axvline(level, color=d.COLOURS[kind], lw=1.3, ls=(0, (4, 2) if kind == "threshold" else (1, 1.5)), label=words)
+    for y, row in enumerate(tree["runs"]):
+        found = at(row["figures"], path)
+        if found is None or found["value"] is None:
+            continue
+        colour, mark, _ = KINDS[beside(row, path)]
+        low, high = found["ci95"] or (found["value"], found["value"])
+        axes.plot([low, high], [y, y], color=colour, lw=2.2, alpha=0.45, solid_capstyle="round")
+        axes.plot(found["value"], y, mark, ms=5.5, color=colour)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(tree["runs"]) - 0.45, -0.55))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+
+
 def block(
-    tree: Mapping[str, Any], pictures: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence[str]
+    tree: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> dict[str, Any]:
-    """Some runs beside one another: heads with their colour scales, and a row of tiles per case."""
+    """Some runs beside one another: heads with their colour scales, and a row of tiles per case.
+
+    given: input and annotation of each case. pictures: run -> what it made of each case that it was shown.
+    """
     rows = {row["run"]: row for row in tree["runs"]}
     heads = []
-    for name in names:
+    for name in pictures:
         top = float(rows[name]["thresholds"]["scale"]["value"] or 0.25)
         threshold = rows[name]["thresholds"]["pixel"]["value"]
         heads.append({"run": name, "localises": rows[name]["localises"], "top": top, "threshold": threshold})
     cases = []
     for case in tree["cases"]:
-        some = next(shown[case["key"]] for shown in pictures.values() if case["key"] in shown)
-        answers = [_answer(pictures[h["run"]].get(case["key"]), h["top"], h["run"], case["key"]) for h in heads]
-        truth = some.get("truth")
+        seen = given[case["key"]]
+        image, truth = grey_tile(seen["input"], SIDES), seen["truth"]
         cases.append(
             {
                 **case,
-                "lesion_pixels": some["lesion_pixels"],
-                "input": png(_grey(some["input"])),
-                "truth": None if truth is None else png(outline(_grey(some["input"]), _drawn(truth), TRUTH)),
-                "answers": answers,
+                "lesion_pixels": seen["lesion_pixels"],
+                "input": png(image),
+                "truth": None if truth is None else png(outlined(image, truth, TRUTH)),
+                "answers": [_answer(pictures[h["run"]].get(case["key"]), h["top"], h["run"], case["key"]) for h in heads],
             }
         )
     return {"heads": heads, "cases": cases}
@@ -320,28 +348,13 @@ def _answer(shown: Mapping[str, Any] | None, top: float, name: str, key: str) ->
     if shown is None:
         return {"absent": "not shown: the method takes diseased images only", "tiles": []}
     tiles = []
-    if shown.get("map") is not None:
-        picture = _map(shown["map"], top)
-        if shown.get("mask") is not None:
-            picture = outline(picture, _drawn(shown["mask"]), CONTOUR)
+    if shown["map"] is not None:
+        picture = outlined(map_tile(shown["map"], top, SIDES), shown["mask"], CONTOUR)
         tiles.append({"src": png(picture), "alt": f"anomaly map of {key} by {name}"})
-    if shown.get("healed") is not None:
-        tiles.append({"src": png(_grey(shown["healed"])), "alt": f"{key} healed by {name}"})
-    absent = "" if shown.get("map") is not None else "no map"
+    if shown["healed"] is not None:
+        tiles.append({"src": png(grey_tile(shown["healed"], SIDES)), "alt": f"{key} healed by {name}"})
+    absent = "" if shown["map"] is not None else "no map"
     return {"absent": absent, "score": shown["score"], "dice": shown["dice"], "tiles": tiles}
-
-
-def _drawn(values: NDArray[Any]) -> NDArray[Any]:
-    values = values if values.dtype == bool else values.astype(np.float32)
-    return enlarge(values, drawn_size(values.shape[0], values.shape[1], SMALLEST, LARGEST))
-
-
-def _grey(values: NDArray[Any]) -> Picture:
-    return np.repeat(np.rint(255 * np.clip(_drawn(values), 0, 1)).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _map(values: NDArray[Any], top: float) -> Picture:
-    return np.rint(255 * palette()[np.rint(255 * np.clip(_drawn(values) / top, 0, 1)).astype(np.intp)]).astype(np.uint8)
 
 
 def bar() -> Picture:

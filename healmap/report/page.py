@@ -6,6 +6,8 @@ import base64
 import csv
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..io.atomic import write_text
 
+# What reading a damaged JSON, CSV or npz file raises.
+DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 # Even if a name in the data were to slip through the escaping, the page may fetch and run nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -63,7 +67,7 @@ def read_evaluation(folder: Path | str) -> Evaluation:
         log = _csv(folder / "report" / "log.csv") if (folder / "report" / "log.csv").is_file() else []
         with np.load(folder / "report" / "pictures.npz", allow_pickle=False) as file:
             pictures = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise UsageError(f"not a complete evaluation: {error}", where=str(folder), hint="run healmap evaluate again") from None
     return Evaluation(folder, metrics, scores, curves, rows, pictures, log)
 

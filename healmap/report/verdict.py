@@ -53,7 +53,9 @@ def kind_of(margin: Mapping[str, Any]) -> Kind:
 def clear(margin: Mapping[str, Any]) -> bool:
     """Whether the interval of the paired difference lies on its side of 0; a difference without interval proves nothing."""
     ends = margin.get("ci95")
-    return bool(ends) and None not in ends and (ends[1] < 0 if margin["value"] < 0 else ends[0] > 0)
+    if not ends or None in ends:
+        return False
+    return bool(ends[1] < 0 if margin["value"] < 0 else ends[0] > 0)
 
 
 def summary(found: list[Verdict]) -> Verdict | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fakes import make_run, plane
 from PIL import Image as Pil
 
+from healmap import api
 from healmap.cli.main import main
 
 
@@ -54,6 +57,35 @@ def test_exit_codes_and_files(
     assert error.startswith("healmap: no run could be evaluated: absent: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "none" / "compare.json").exists()
+
+
+def test_names_that_are_markup_or_command_a_terminal(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("healmap.evaluation.evaluate.fit_thumbnails", lambda train: "left out")
+    names = ["[bold]x", "[/red]", "tab\x1b[31mred", "a\nb"]
+    runs = [make_run(tmp_path / name.replace("/", ":"), monkeypatch, size=48) for name in names]
+    assert compare(*runs, tmp_path / "\x1b[2J", "--data", data, "-o", tmp_path / "out") == 3
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    for name in ("[bold]x", "[:red]", r"tab\x1b[31mred", r"a\nb"):
+        assert name in said.out
+    assert r"\x1b[2J: no such run folder" in said.err
+
+
+def test_data_without_splits_are_said_to_be_split(monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path) -> None:
+    table = (data / "labels.csv").read_text()
+    (data / "labels.csv").write_text(re.sub(",(split|train|val|test),", ",", table))
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr("healmap.evaluation.compare.compare_runs", lambda *_, **options: asked.append(options))
+    monkeypatch.setattr("healmap.evaluation.evaluate.evaluate_run", lambda *_, **options: asked.append(options))
+    monkeypatch.setattr("healmap.report.compared.write_compared", lambda out: out)
+    monkeypatch.setattr("healmap.report.report.write_report", lambda out: out)
+    api.compare([tmp_path], data, tmp_path / "out")
+    api.evaluate(tmp_path, data, tmp_path / "out")
+    for options in asked:
+        assert "split by patient 70/10/20" in options["notes"][0]
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(

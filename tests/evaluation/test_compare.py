@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import re
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,18 @@ from PIL import Image as Pil
 
 from healmap import methods
 from healmap.data.dataset import open_dataset
+from healmap.data.table import Table
 from healmap.detection.predictor import Predictor
-from healmap.errors import DataError, UsageError
+from healmap.errors import CheckpointError, DataError, UsageError, WriteError
 from healmap.evaluation import compare, parts
-from healmap.evaluation.compare import choose_cases, compare_runs, names_of
+from healmap.evaluation.cases import choose_cases
+from healmap.evaluation.compare import compare_runs
 from healmap.evaluation.evaluate import evaluate_run
+from healmap.evaluation.lineup import names_of
+from healmap.evaluation.record import reason, training_facts, training_notes
 from healmap.experiment import DataConfig
 from healmap.methods import weights
+from healmap.report.compared import standing, write_compared
 from healmap.types import Prediction
 
 
@@ -131,8 +138,8 @@ def test_runs_with_a_fault_are_listed(runs: list[Path], data: Path, tmp_path: Pa
     assert str(tmp_path) not in json.dumps(reasons), "pages travel: no folders of this machine"
     assert [line.partition(":")[0] for line in told] == ["damaged", "wide", "nowhere", "empty", "colour"]
     with pytest.raises(DataError, match=r"no run could be evaluated.*damaged: .*empty: no weights"):
-        compared([damaged, tmp_path / "empty"], data, tmp_path / "none")
-    assert not (tmp_path / "none" / "compare.json").exists()
+        compared([damaged, tmp_path / "empty"], data, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"], "no table of the comparison before"
 
 
 def test_what_is_wrong_with_the_request_is_wrong_usage(runs: list[Path], data: Path, tmp_path: Path) -> None:
@@ -148,17 +155,33 @@ def test_what_is_wrong_with_the_request_is_wrong_usage(runs: list[Path], data: P
         compared(runs[:1] + runs[2:], data, tmp_path / "out")
 
 
-def test_a_method_that_must_know_the_class(
-    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def choosy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     class Choosy(Dimmer):
         class_at_inference = True
 
     monkeypatch.setattr(fakes, "Choosy", Choosy, raising=False)
-    choosy = make_run(tmp_path / "choosy", monkeypatch, size=48)
-    card = choosy / "weights" / "best.json"
     monkeypatch.setitem(methods.METHODS, "choosy", ("fakes", "Choosy"))
+    run = make_run(tmp_path / "choosy", monkeypatch, size=48)
+    card = run / "weights" / "best.json"
     card.write_text(card.read_text().replace('"dimmer"', '"choosy"'))
+    return run
+
+
+def test_runs_that_see_diseased_images_only_and_have_no_masks_prove_nothing(choosy: Path, data: Path, tmp_path: Path) -> None:
+    for mask in (data / "masks").iterdir():
+        mask.unlink()
+    table = (data / "labels.csv").read_text()
+    (data / "labels.csv").write_text(re.sub(r"masks/\d+\.png", "", table))
+    tree = compared([choosy], data, tmp_path / "out")
+    assert standing(tree["runs"][0]) == ("unclear", "nothing to compare with the baselines")
+    page = write_compared(tmp_path / "out").read_text()
+    healthy = next(case["key"] for case in tree["cases"] if case["label"] == "healthy")
+    assert f'alt="input {healthy}"' in page, "the input is shown although no run saw it"
+    assert "not shown: the method takes diseased images only" in page
+
+
+def test_a_method_that_must_know_the_class(runs: list[Path], choosy: Path, data: Path, tmp_path: Path) -> None:
     tree = compared([runs[2], choosy], data, tmp_path / "out")
     row = by_name(tree)["choosy"]
     assert (row["shown"], row["evaluated"]["images"]) == ("diseased", 6)
@@ -169,6 +192,7 @@ def test_a_method_that_must_know_the_class(
     assert tree["baselines"]["figures"]["diseased"] == alone["baseline"]
     assert tree["baselines"]["figures"]["all"]["threshold"]["image"]["auroc"]["value"] is not None
     assert any(note.startswith("choosy: ") for note in tree["notes"])
+    write_compared(tmp_path / "out")
     tree = compared([runs[2], choosy], data, tmp_path / "out", assume_diseased=True)
     assert by_name(tree)["choosy"]["shown"] == "all"
     assert set(tree["baselines"]["figures"]) == {"all"}
@@ -221,9 +245,21 @@ def test_only_what_is_the_same_is_used_again(
     used = {p.name for p in (out / "parts").iterdir()}
     assert {Path(row["pictures"]).name for row in json.loads((out / "compare.json").read_text())["runs"]} <= used
     assert len(used) == 4, "three runs and the baselines; what is no longer used is gone"
-    (out / "parts" / sorted(used)[0] / "samples.npz").write_bytes(b"damaged")
-    times(runs, bootstrap=30)
+    picture = out / by_name(json.loads((out / "compare.json").read_text()))["wide"]["pictures"] / "pictures.npz"
+    damaged = bytearray(picture.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    picture.write_bytes(damaged)
+    assert times(runs, bootstrap=30) == 1, "a flipped bit"
+    picture.unlink()
+    assert times(runs, bootstrap=30) == 1, "a missing file"
+    samples = picture.with_name("samples.npz")
+    samples.write_bytes(b"PK" + samples.read_bytes()[2:-9])
+    assert times(runs, bootstrap=30) == 1
+    killed = out / "parts" / ("0" * 20)
+    killed.mkdir()
+    (killed / "pictures.npz").write_bytes(b"half")
     assert times(runs, bootstrap=30) == 0
+    assert not killed.exists()
     monkeypatch.setattr(parts, "code", lambda: "other code")
     assert times(runs, bootstrap=30) == 3
     thresholds = runs[0] / "weights" / "thresholds.json"
@@ -250,24 +286,82 @@ def test_the_comparison_is_on_the_images_that_all_admit(data: Path, tmp_path: Pa
     assert "the comparison is on the 8 that all admit (every 12)" in tree["notes"][0]
     assert tree["failed"][0]["run"] == "other"
     assert "admit none of the images" in tree["failed"][0]["error"]
+    assert "some: 12 of 36 rows left out by select site=a" in tree["notes"], "what a run's data leave out, by its name"
+    collect, told = compare.collect, list[str]()
+
+    def failing(predictor: Predictor, *rest: Any) -> None:
+        if predictor.data.select:
+            raise DataError("the method's answer is not a number")
+        collect(predictor, *rest)
+
+    monkeypatch.setattr(compare, "collect", failing)
+    tree = compared([every, some], data, tmp_path / "late", tell=told.append)
+    assert tree["evaluated"]["images"] == 12, "a run that failed does not decide which images the others are compared on"
+    assert [bad["run"] for bad in tree["failed"]] == ["some"]
+    assert not any("admit different images" in note for note in tree["notes"])
+    assert told[2].startswith("once more without some")
 
 
 def test_one_run_is_in_memory_at_a_time(runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Any]] = []
     most: list[int] = []
-    load = weights.load
+    load, collect = weights.load, compare.collect
 
     def watched(*arguments: Any) -> Any:
-        gc.collect()
-        most.append(sum(ref() is not None for ref in alive))
         method, card = load(*arguments)
         alive.append(weakref.ref(method))
+        gc.collect()
+        most.append(sum(ref() is not None for ref in alive))
         return method, card
 
+    def failing(predictor: Predictor, *rest: Any) -> None:
+        if predictor.preprocessing.config.size == 48:
+            raise DataError("the method's answer is not a number")
+        collect(predictor, *rest)
+
     monkeypatch.setattr("healmap.detection.predictor.weights_files.load", watched)
-    compared(runs, data, tmp_path / "out")
-    assert len(most) == 6
-    assert max(most) <= 1
+    monkeypatch.setattr(compare, "collect", failing)
+    assert len(compared([runs[0], runs[2], runs[1]], data, tmp_path / "out")["failed"]) == 2
+    assert most == [1, 1, 1], "each is loaded once, and gone before the next, failed or not"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory at /home/x"), MemoryError()], ids=["runtime", "memory"])
+def test_the_network_of_one_run_stops(
+    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The others are compared, and the baselines see the images as the first of these does."""
+    collect = compare.collect
+
+    def failing(predictor: Predictor, *rest: Any) -> None:
+        if predictor.method.get_parameter("level") == 1:
+            raise error
+        collect(predictor, *rest)
+
+    monkeypatch.setattr(compare, "collect", failing)
+    tree = compared([runs[2], runs[1]], data, tmp_path / "out")
+    assert [row["run"] for row in tree["runs"]] == ["narrow"]
+    assert tree["baselines"]["prepared_as"] == tree["reference"] == "narrow"
+    assert tree["failed"][0]["error"].startswith(f"its evaluation stopped with {type(error).__name__}: ")
+
+
+def test_what_cannot_be_written_is_no_fault_of_a_run(
+    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "look", lambda *_: pytest.fail("a run was evaluated"))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WriteError, match="file"):
+        compared(runs, data, tmp_path / "file")
+    monkeypatch.undo()
+    monkeypatch.setattr("healmap.evaluation.evaluate.fit_thumbnails", lambda train: "left out")
+
+    def full(*_: Any) -> None:
+        raise WriteError("cannot write", hint="No space left on device")
+
+    monkeypatch.setattr(compare, "save_pictures", full)
+    monkeypatch.setitem(methods.METHODS, "dimmer", ("fakes", "Dimmer"))
+    monkeypatch.setitem(sys.modules, "healmap.methods.fakes", fakes)
+    with pytest.raises(WriteError, match="No space"):
+        compared(runs, data, tmp_path / "out")
 
 
 def test_shown_cases_depend_on_the_images_alone(runs: list[Path], data: Path, tmp_path: Path) -> None:
@@ -286,14 +380,51 @@ def test_names_tell_runs_apart(tmp_path: Path) -> None:
     assert list(names_of(["runs/padim", "vae/"])) == ["padim", "vae"]
     assert list(names_of(["a/x/run", "b/x/run", "other"])) == ["a/x/run", "b/x/run", "other"]
     assert list(names_of(["a/run", "b/run"])) == ["a/run", "b/run"]
+    assert list(names_of(["a/tab\x1b[31mred", "a\udcff", "x\ny"])) == [r"tab\x1b[31mred", r"a\udcff", r"x\ny"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with pytest.raises(UsageError, match="named twice"):
+        names_of([tmp_path / "run", tmp_path / "link"])
 
 
-def test_the_notes_of_an_unfinished_training(runs: list[Path], data: Path, tmp_path: Path) -> None:
+def test_a_reason_names_no_folder_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    run, table = tmp_path / "runs" / "vae", Table(tmp_path / "data", ())
+    error = DataError(
+        f"{run}2 and {tmp_path}/data/1.png differ", where=f"{run}/weights", hint=f"see {tmp_path}/home/.cache \x1b"
+    )
+    said = reason(error, run, table)
+    assert said == r"runs/vae2 and data/1.png differ (vae/weights): see ~/.cache \x1b"
+    assert reason(CheckpointError("no such run folder", where=str(run)), run, table) == "no such run folder"
+
+
+DAMAGED = [
+    "nothing", "{}", '{"notes": null}', '{"notes": "abc"}', '{"finished": "yes"}', '{"machine": "x", "finished": {}}',
+    '{"finished": {"steps": "many"}}', '{"threads": [1]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_manifest_is_named_and_nothing_else(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    assert training_notes(tmp_path) == ["its manifest is missing or damaged: what its training cost is not known"]
+    assert set(training_facts(tmp_path).values()) == {None}
+
+
+def test_the_notes_of_an_unfinished_training(
+    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise WriteError("cannot write")
+
+    monkeypatch.setattr("healmap.evaluation.evaluate.save_thresholds", full)
     (runs[0] / "manifest.json").write_text(json.dumps({"notes": ["a leak was allowed"], "threads": 2}))
     (runs[2] / "manifest.json").write_text(
         json.dumps({"threads": 1, "finished": {"steps": 7, "seconds": 3.5, "peak_mb": 400.0}, "notes": []})
     )
-    tree = compared([runs[0], runs[2]], data, tmp_path / "out")
+    tree = compared([runs[0], runs[2]], data, tmp_path / "out", notes=["split on the spot"])
+    assert tree["notes"][0] == "split on the spot"
+    assert any(note.endswith("val split of these data; they could not be kept in its folder") for note in tree["notes"])
     assert "wide: its training was not finished" in tree["notes"]
     assert "wide: a leak was allowed" in tree["notes"]
     assert any(note.startswith("threads differs (2: wide; 1: idle)") for note in tree["notes"])

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import make_run
+from matplotlib.figure import Figure
 from pages import HOSTILE, HOSTILE_FILE, Reader, hostile_data
 
+from healmap.detection.overlay import palette
 from healmap.errors import UsageError
 from healmap.evaluation.compare import compare_runs
 from healmap.methods import weights
 from healmap.report import compared
-from healmap.report.compared import ABREAST, duration, memory, standing, table_csv, table_md, write_compared
+from healmap.report.compared import ABREAST, _md, duration, forest, memory, standing, table_csv, table_md, write_compared
 from healmap.report.page import number
+from healmap.report.pictures import map_tile
 
 RUNS = ("plain", "bar|red", r"$\bad$", "fourth", "fifth", "sixth")
 
@@ -29,7 +33,7 @@ RUNS = ("plain", "bar|red", r"$\bad$", "fourth", "fifth", "sixth")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Six runs, one of which changes nothing, and one that is not there; names in the data try to break the page."""
     base = tmp_path_factory.mktemp("compared")
-    data = base / "data"
+    data = base / "a [link](javascript:x) *b*"
     hostile_data(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEALMAP_CACHE", str(base / "cache"))
@@ -96,8 +100,9 @@ def test_every_run_shows_the_same_cases_in_its_own_scale(page: str, tree: dict[s
 def test_a_map_is_drawn_in_the_run_scale() -> None:
     values = np.zeros((64, 64), np.float16)
     values[:32], values[32:, 32:] = 0.25, 5.0
-    picture = compared._map(values, top=0.5)
-    colours = np.rint(255 * compared.palette()).astype(np.uint8)
+    picture = map_tile(values, 0.5, compared.SIDES)
+    colours = np.rint(255 * palette()).astype(np.uint8)
+    assert picture.shape == (128, 128, 3)
     assert (picture[10, 64] == colours[128]).all()
     assert (picture[-1, 0] == colours[0]).all()
     assert (picture[-1, -1] == colours[255]).all(), "above the top saturates"
@@ -119,8 +124,8 @@ def test_the_table_as_csv(out: Path, tree: dict[str, Any]) -> None:
     for row in tree["runs"]:
         figure = row["figures"]["pixel"]["ap"]
         cells = rows[row["run"]]
-        assert float(cells["pixel_ap"]) == pytest.approx(figure["value"], rel=1e-5)
-        assert [float(cells["pixel_ap_low"]), float(cells["pixel_ap_high"])] == pytest.approx(figure["ci95"], rel=1e-5)
+        assert float(cells["pixel_ap"]) == figure["value"], "in full"
+        assert [float(cells["pixel_ap_low"]), float(cells["pixel_ap_high"])] == figure["ci95"]
     plain = rows["plain"]
     assert (plain["steps"], plain["seconds"], plain["peak_mb"]) == ("1200", "61.4", "812")
     assert rows[RUNS[2]]["steps"] == ""
@@ -145,6 +150,52 @@ def test_the_table_as_markdown(out: Path) -> None:
     assert any("| plain | dimmer | healthy images | 1,200 | 61 s | 0.81 GB |" in line for line in table)
     assert any(line.startswith("| absent |") and "not compared: no such run folder" in line for line in table)
     assert all(HOSTILE not in line for line in lines)
+    assert lines[0].startswith("a \\[link\\](javascript:x) \\*b\\*, test split: "), "the name of the data is a name"
+
+
+def test_names_are_no_markdown() -> None:
+    assert _md("[a](b) `c` *d* _e_ ~f~ <g> &lt; x|y\n\\") == (r"\[a\](b) \`c\` \*d\* \_e\_ \~f\~ &lt;g> &amp;lt; x\|y \\")
+
+
+def test_no_intervals_are_promised_where_there_are_none(tree: dict[str, Any]) -> None:
+    assert "95 % intervals over 30 resamples of patients." in table_md(tree)
+    without = {**tree, "bootstrap": {**tree["bootstrap"], "resamples": 0}}
+    assert "95 %" not in table_md(without)
+    assert "No intervals" in table_md(without)
+
+
+def test_each_panel_has_its_own_colours_and_shows_zeros(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that beats the baselines with one figure and loses with another; a figure that is 0 for every run."""
+    row = json.loads(json.dumps(tree["runs"][0]))
+    row["figures"] = {
+        "image": {"auroc": margin(0.9, 0.8, 1.0)},
+        "pixel": {"ap": margin(0.2, 0.1, 0.3), "dice": margin(0.0, 0, 0)},
+    }
+    row["margin"] = {"threshold": {"image": {"auroc": margin(0.2, 0.1, 0.3)}, "pixel": {"ap": margin(-0.2, -0.3, -0.1)}}}
+    drawn: list[Any] = []
+
+    def keep(paint: Any, size: tuple[float, float]) -> str:
+        drawn.append(Figure(figsize=size))
+        paint(drawn[0])
+        return ""
+
+    monkeypatch.setattr(compared.d, "draw", keep)
+    forest({**tree, "runs": [row]})
+    panels = {axes.get_title(): axes for axes in drawn[0].axes}
+    assert set(panels) == {"image AUROC", "pixel AP", "Dice"}
+    marks = {
+        title: [line.get_marker() for line in axes.get_lines() if len(line.get_xdata()) == 1] for title, axes in panels.items()
+    }
+    assert marks == {"image AUROC": ["o"], "pixel AP": ["X"], "Dice": ["D"]}
+
+
+def test_a_damaged_picture_is_named(out: Path, tree: dict[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "copy")
+    file = tmp_path / "copy" / tree["runs"][0]["pictures"] / "pictures.npz"
+    for damaged in (b"PK", file.read_bytes()[:-40], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(UsageError, match="not a complete comparison"):
+            write_compared(tmp_path / "copy")
 
 
 def margin(value: float, low: float, high: float) -> dict[str, Any]:
