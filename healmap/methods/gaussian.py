@@ -96,44 +96,57 @@ class Gaussians(nn.Module):
         ridge: from the mean variance of every place, (places,), to its ε, (places,).
 
         Raises:
-            TrainingError: fewer than two vectors, or an Σ that is not positive definite.
+            TrainingError: fewer than two vectors, or an Σ that is not positive definite. The state is a fit as before, up to
+                rounding: it can be solved with a larger ε, or take more vectors in.
         """
+        self.reopen()
         n = int(self.count)
         if n < 2:
             raise TrainingError(f"a covariance needs at least 2 images, not {n}", hint="train on more healthy images")
-        for panel in self.panels:
-            panel /= n - 1
         trace = torch.stack([p.diagonal(dim1=1, dim2=2).sum(1) for p in self.panels]).sum(0)
-        self.ridge.copy_(ridge(trace / self.d))
-        singular = torch.zeros((), dtype=torch.int64, device=self.mean.device)
-        for part in self._parts(self.d):
-            panels = [p[part] for p in self.panels]
-            for j, (first, panel) in enumerate(zip(self.firsts, panels, strict=True)):
-                w = panel.shape[2]
-                panel.diagonal(dim1=1, dim2=2).add_(self.ridge[part, None])
-                upper, info = torch.linalg.cholesky_ex(panel[:, :w])
-                singular += (info != 0).sum()
-                below = torch.linalg.solve_triangular(upper.mT, panel[:, w:], upper=True, left=False)
-                panel[:, :w], panel[:, w:] = upper, below
-                for later, rest in zip(self.firsts[j + 1 :], panels[j + 1 :], strict=True):
-                    low = panel[:, later - first :]  # rows from `later` down
-                    rest.baddbmm_(low, low[:, : rest.shape[2]].mT, alpha=-1)
-        if int(singular):
+        self.ridge.copy_(ridge(trace / (n - 1) / self.d))
+        definite = torch.cat([self._factorise(part) for part in self._parts(self.d)])
+        if not bool(definite.all()):
+            self._multiply_out(definite)
             raise TrainingError(
-                f"the covariance of {int(singular)} of {self.places} places is not positive definite",
+                f"the covariance of {int((~definite).sum())} of {self.places} places is not positive definite",
                 hint="raise method.epsilon, or train on more healthy images that differ",
             )
         self.solved.fill_(True)
 
+    def _factorise(self, part: slice) -> Tensor:
+        """L in M's place at those of some places where Σ is positive definite; the others stay. Which they are: (p,) bool."""
+        panels = [p[part] / (self.count - 1) for p in self.panels]
+        definite = torch.ones(len(panels[0]), dtype=torch.bool, device=self.mean.device)
+        for j, (first, panel) in enumerate(zip(self.firsts, panels, strict=True)):
+            w = panel.shape[2]
+            panel.diagonal(dim1=1, dim2=2).add_(self.ridge[part, None])
+            lower, info = torch.linalg.cholesky_ex(panel[:, :w])
+            definite &= info == 0
+            below = torch.linalg.solve_triangular(lower.mT, panel[:, w:], upper=True, left=False)
+            panel[:, :w], panel[:, w:] = lower, below
+            for later, rest in zip(self.firsts[j + 1 :], panels[j + 1 :], strict=True):
+                low = panel[:, later - first :]  # rows from `later` down
+                rest.baddbmm_(low, low[:, : rest.shape[2]].mT, alpha=-1)
+        self._put(part, panels, definite)
+        return definite
+
     @torch.no_grad()
     def reopen(self) -> None:
         """M = (L Lᵀ - ε I) (n - 1), in L's place: more vectors can be taken in. Nothing to do where there is no L."""
-        if not bool(self.solved):
-            return
+        if bool(self.solved):
+            self._multiply_out(torch.ones_like(self.ridge, dtype=torch.bool))
+            self.solved.fill_(False)
+
+    def _multiply_out(self, which: Tensor) -> None:
+        """M in L's place at ``which`` places, (places,) bool."""
         for part in self._parts(self.d):
-            for panel, scatter in zip(self.panels, self._scatter(part), strict=True):
-                panel[part] = scatter
-        self.solved.fill_(False)
+            self._put(part, self._product(part), which[part])
+
+    def _put(self, part: slice, values: list[Tensor], which: Tensor) -> None:
+        """New panels of some places, at those of them that ``which`` names, (p,) bool."""
+        for panel, value in zip(self.panels, values, strict=True):
+            panel[part] = torch.where(which[:, None, None], value, panel[part])
 
     @torch.no_grad()
     def distance(self, e: Tensor) -> Tensor:
@@ -163,10 +176,11 @@ class Gaussians(nn.Module):
 
     def _scatter(self, part: slice) -> list[Tensor]:
         """The panels of M at some places; do not change them."""
-        held = [p[part] for p in self.panels]
-        if not bool(self.solved):
-            return held
-        scatter = []
+        return self._product(part) if bool(self.solved) else [p[part] for p in self.panels]
+
+    def _product(self, part: slice) -> list[Tensor]:
+        """(L Lᵀ - ε I) (n - 1) at some places."""
+        held, scatter = [p[part] for p in self.panels], []
         for k, (first, panel) in enumerate(zip(self.firsts, held, strict=True)):
             product, w = torch.zeros_like(panel), panel.shape[2]
             for earlier, column in zip(self.firsts[: k + 1], held[: k + 1], strict=True):
