@@ -17,7 +17,7 @@ The map is M enlarged and blurred, the score its maximum.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -32,6 +32,7 @@ from .base import Losses, Method, Optimisers, Phase
 from .blur import gaussian_blur
 from .gaussian import Gaussians
 from .processes import from_all_processes, require_finite
+from .weights import kept
 
 # d by backbone: the paper's, and for networks of the same widths (ours); others have 100, as ResNet-18 (ours).
 CHANNELS = {"resnet18": 100, "wide_resnet50_2": 550, "resnet50": 550, "densenet169": 550}
@@ -161,12 +162,15 @@ def merge(first: PaDiM, second: PaDiM) -> PaDiM:
     """``first``, as if it had seen ``second``'s images as well. ``second`` is as it was.
 
     Raises:
-        ConfigError: they differ in settings, image shape, chosen channels or backbone.
+        ConfigError: they differ in settings (where the backbone's weights lay does not count), image shape, chosen channels or
+            the backbone's tensors.
     """
-    for what, a, b in (("settings", first.config, second.config), ("image shapes", first.spec, second.spec)):
+    settings = (replace(m.config, backbone=replace(m.config.backbone, weights="")) for m in (first, second))
+    for what, (a, b) in (("settings", settings), ("image shapes", (first.spec, second.spec))):
         if a != b:
             raise ConfigError(f"two fits with different {what} cannot be merged", hint="fit both from one recipe")
-    ours, theirs = ({k: v for k, v in m.state_dict().items() if not k.startswith("gaussians.")} for m in (first, second))
+    # What served the backbone's own training only is not in weights files, so a loaded fit holds another.
+    ours, theirs = ({k: v for k, v in kept(m).items() if not k.startswith("gaussians.")} for m in (first, second))
     differ = next((k for k, v in ours.items() if not torch.equal(v, theirs[k].to(v.device))), "")
     if differ:
         hint = "fit both from one seed and one backbone"

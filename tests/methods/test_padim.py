@@ -155,6 +155,23 @@ def test_a_covariance_that_is_none_is_told() -> None:
         fitted(torch.ones(9, 5, 3), 4).solve(torch.zeros_like)
 
 
+def test_a_fit_that_cannot_be_solved_stays_a_fit() -> None:
+    """Of some places alone the covariance is none; with a larger ε all are solved, as if nothing had been tried."""
+    d = SIZES[2]
+    e, probe = vectors(300, d, places=9), vectors(4, d, places=9, seed=1)
+    e[:, :, 3:5], e[:, -1, 7] = 1.0, 0.0
+    whole, g = fitted(e, 50), fitted(e, 50)
+    with pytest.raises(TrainingError, match=r"3 of 9 places is not positive definite"):
+        g.solve(torch.zeros_like)
+    assert not bool(g.solved)
+    for wanted, found in zip(whole.panels, g.panels, strict=True):
+        assert_close(found.tril(), wanted.tril(), rtol=1e-9, atol=1e-9 * float(wanted.abs().max()))
+    for _ in range(2):  # and again
+        for x in (g, whole):
+            x.solve(tenth)
+        assert_close(g.distance(probe), whole.distance(probe), **EXACT)
+
+
 def test_half_a_square_is_kept() -> None:
     """d = 100 at 64 x 64 positions: 0.25 GB in float64, not 0.33; d = 550: 5.5, not 9.9."""
     with torch.device("meta"):
@@ -281,6 +298,27 @@ def test_merged_fits_equal_one_of_all_images() -> None:
         merge(a, fit(tiny(seed=1), x))
     with pytest.raises(ConfigError, match="different settings"):
         merge(a, fit(tiny(sigma=1.0), x))
+
+
+def test_what_does_not_change_features_does_not_stop_a_merge(tmp_path: Path) -> None:
+    """Where the file of weights lay; and the head of a backbone's own training, which weights files do not hold."""
+    config, x = PaDiM.Config(backbone=BackboneConfig(name="resnet18", weights="here"), d=4), images(6)
+    elsewhere = dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, weights="there"))
+    own = dataclasses.replace(config, backbone=BackboneConfig(name="self", self_width=8))
+    fits = []
+    for c in (config, elsewhere, own):
+        torch.manual_seed(0)
+        fits.append(PaDiM(c, Spec(height=32, width=32)).eval())
+        fits[-1].gaussians.update(fits[-1].embed(x))
+        fits[-1].finish()
+    here, there, trained = fits
+    assert int(merge(here, there).gaussians.count) == 12
+    path = weights.save(trained, tmp_path / "w.safetensors", {})
+    loaded = [weights.load(path)[0] for _ in range(2)]
+    assert int(merge(*loaded).gaussians.count) == 12
+    there.backbone.network.conv1.weight[0, 0, 0, 0] += 1
+    with pytest.raises(ConfigError, match=r"different features.*conv1"):
+        merge(here, there)
 
 
 # What is refused, and when
