@@ -23,6 +23,7 @@ from ..losses.precision import at_least_float32
 Projection = Literal["linear", "sparse", "none"]
 AHEAD = 256  # candidates looked at in one pass over the rows; more cost memory, fewer passes
 SLAB = 4096  # rows that one matrix product of a pass takes: (AHEAD, SLAB) distances stay in the processor's cache
+NOISE = 16  # roundings of |x|² by which |x|² - 2 x·c + |c|² may miss 0 for equal rows
 JL_EPS = 0.9  # anomalib: distances kept up to this share
 
 
@@ -74,10 +75,14 @@ def _greedy_among(candidates: Tensor, distance: Tensor, limit: float, most: int)
 
 
 def _approach(distance: Tensor, rows: Tensor, norms: Tensor, centres: Tensor) -> None:
-    """distance <- min(distance, |rows - rows[centres]|²) in place. The centres' own becomes -1: none is chosen twice."""
-    c, own = rows[centres], norms[centres, None]
+    """distance <- min(distance, |rows - rows[centres]|²) in place. The centres' own becomes -1: none is chosen twice.
+
+    What rounding leaves of no distance counts as none: equal rows are then equally far, and many are chosen in one pass.
+    """
+    c, own, noise = rows[centres], norms[centres, None], NOISE * torch.finfo(rows.dtype).eps
     for x, x2, d in zip(rows.split(SLAB), norms.split(SLAB), distance.split(SLAB), strict=True):
-        torch.minimum(d, torch.addmm(own, c, x.T, alpha=-2).amin(0) + x2, out=d)
+        apart = torch.addmm(own, c, x.T, alpha=-2).amin(0) + x2
+        torch.minimum(d, apart.where(apart > noise * x2, 0), out=d)
     distance[centres] = -1
 
 
