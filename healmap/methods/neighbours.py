@@ -24,28 +24,34 @@ def nearest(queries: Tensor, bank: Tensor, k: int = 1, *, block: tuple[int, int]
 
         |q - m|² = |q|² - 2 q·m + |m|²
 
-    ranks them, without |q|², which is the same for all; the distances of the k that win are then taken from the differences
+    ranks them, without |q|², which is the same for all, and with the mean of the bank as origin, for features far from zero
+    would lose their differences in the squares. The distances of the k that win are then taken from the differences
     themselves, so that a query that lies in the bank is at 0. Float32 at least, whatever the precision around.
 
     queries: (Q, D). bank: (K, D), K >= k. block: changes time and memory, not the result.
     """
     with torch.autocast(queries.device.type, enabled=False):
         bank = at_least_float32(bank)
-        norms = bank.square().sum(1)
-        parts = [_nearest(q, bank, norms, k, block[1]) for q in queries.to(bank.dtype).split(block[0])]
-    return Nearest(torch.cat([p.distance for p in parts]), torch.cat([p.entry for p in parts]))
+        origin = bank.mean(0)
+        near = bank - origin
+        norms = near.square().sum(1)
+        found = []
+        for q in queries.to(bank.dtype).split(block[0]):
+            entry = _ranks(q - origin, near, norms, k, block[1])
+            distance, order = (q[:, None] - bank[entry]).square().sum(2).sqrt().sort(1)  # (queries, k)
+            found.append(Nearest(distance, entry.gather(1, order)))
+    return Nearest(torch.cat([part.distance for part in found]), torch.cat([part.entry for part in found]))
 
 
-def _nearest(q: Tensor, bank: Tensor, norms: Tensor, k: int, width: int) -> Nearest:
+def _ranks(q: Tensor, bank: Tensor, norms: Tensor, k: int, width: int) -> Tensor:
+    """The k rows of the bank nearest to each query, block by block: (Q, k) int64."""
     value, entry = q.new_empty(len(q), 0), torch.empty(len(q), 0, dtype=torch.int64, device=q.device)
     for start in range(0, len(bank), width):
         part = slice(start, start + width)
         found, where = _smallest(torch.addmm(norms[part], q, bank[part].T, alpha=-2), k)
         value, order = _smallest(torch.cat([value, found], 1), k)
         entry = torch.cat([entry, where + start], 1).gather(1, order)
-    distance = (q[:, None] - bank[entry]).square().sum(2).sqrt()  # (queries, k)
-    distance, order = distance.sort(1)
-    return Nearest(distance, entry.gather(1, order))
+    return entry
 
 
 def _smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

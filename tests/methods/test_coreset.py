@@ -77,6 +77,20 @@ def test_k_centre_takes_no_row_twice_however_many_are_equal():
     assert float(left) == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_equal_rows_cost_no_pass_each(scale, monkeypatch):
+    """And none that was chosen is taken again, however far rounding falls below 0 where rows are long."""
+    rows = scale * torch.cat([clustered(100, 64), clustered(1, 64, seed=3).expand(5000, -1)])
+    rows = rows[torch.randperm(5100, generator=torch.Generator().manual_seed(0))]
+    passes, approach = [], coreset._approach
+    monkeypatch.setattr(coreset, "_approach", lambda *arguments: (passes.append(1), approach(*arguments)))
+    index, left = k_centre(rows, 1000)
+    assert len(index.unique()) == 1000
+    assert len(rows[index].unique(dim=0)) == 101
+    assert float(left) == 0
+    assert len(passes) < 30
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_radius_keeps_the_bound(seed):
     rows, k = clustered(24, 2, seed), 3
@@ -221,6 +235,16 @@ def test_a_row_of_the_bank_is_at_no_distance():
     found = nearest(bank, bank)
     assert not found.distance.any()
     assert found.entry[:, 0].tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_neighbours_far_from_zero_are_the_nearest(k):
+    queries, bank = clustered(200, 24, 1) + 1000, clustered(500, 24, 2) + 1000
+    exact = torch.cdist(queries.double(), bank.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    wanted = exact.topk(k, largest=False)
+    found = nearest(queries, bank, k)
+    assert torch.equal(found.entry, wanted.indices)
+    torch.testing.assert_close(found.distance.double(), wanted.values, rtol=1e-5, atol=0)
 
 
 TOGETHER = """
