@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 import sys
 import weakref
@@ -29,6 +30,7 @@ from healmap.evaluation.evaluate import evaluate_run
 from healmap.evaluation.lineup import names_of
 from healmap.evaluation.record import reason, training_facts, training_notes
 from healmap.experiment import DataConfig
+from healmap.io.hashing import sha256_file
 from healmap.methods import weights
 from healmap.report.compared import standing, write_compared
 from healmap.types import Prediction
@@ -269,6 +271,29 @@ def test_only_what_is_the_same_is_used_again(
     assert times(runs, bootstrap=30) == 1, "another threshold"
     Pil.fromarray(plane(999)).save(data / "25.png")  # an image of the test split
     assert times(runs, bootstrap=30) == 3, "another image"
+
+
+def test_twins_are_read_once_and_their_change_is_seen(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, *rows = (data / "labels.csv").read_text().splitlines()
+    (data / "labels.csv").write_text("\n".join([f"{head},twin", *(f"{row},twin.png" for row in rows)]) + "\n")
+    test, read = open_dataset(data, "test", DataConfig(size=48, normalisation="none")), list[Path]()
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    def written(seed: int, at: int) -> str:
+        Pil.fromarray(plane(seed)).save(data / "twin.png")
+        os.utime(data / "twin.png", (at, at))
+        monkeypatch.setattr("healmap.data.hashes.SETTLED_SECONDS", -60)  # the clock of changes cannot be set back
+        return compare._twins(test)
+
+    monkeypatch.setattr("healmap.data.hashes.sha256_file", counted)
+    first = written(1, 1_000_000)
+    read.clear()
+    assert compare._twins(test) == first
+    assert not read, "what did not change is not read again"
+    assert written(2, 1_000_001) != first
 
 
 def test_the_comparison_is_on_the_images_that_all_admit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ RUNS = ("plain", "bar|red", r"$\bad$", "fourth", "fifth", "sixth")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Six runs, one of which changes nothing, and one that is not there; names in the data try to break the page."""
     base = tmp_path_factory.mktemp("compared")
-    data = base / "a [link](javascript:x) *b*"
+    data = base / "a [link](javascript:x) *b*\n"
     hostile_data(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEALMAP_CACHE", str(base / "cache"))
@@ -150,7 +150,7 @@ def test_the_table_as_markdown(out: Path) -> None:
     assert any("| plain | dimmer | healthy images | 1,200 | 61 s | 0.81 GB |" in line for line in table)
     assert any(line.startswith("| absent |") and "not compared: no such run folder" in line for line in table)
     assert all(HOSTILE not in line for line in lines)
-    assert lines[0].startswith("a \\[link\\](javascript:x) \\*b\\*, test split: "), "the name of the data is a name"
+    assert lines[0].startswith("a \\[link\\](javascript:x) \\*b\\*\\\\n, test split: "), "the name of the data is a name"
 
 
 def test_names_are_no_markdown() -> None:
