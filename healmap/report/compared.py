@@ -307,7 +307,7 @@ def _panel(axes: Any, tree: Mapping[str, Any], path: str) -> None:
         colour, mark, _ = KINDS[beside(row, path)]
         low, high = found["ci95"] or (found["value"], found["value"])
         axes.plot([low, high], [y, y], color=colour, lw=2.2, alpha=0.45, solid_capstyle="round")
-        axes.plot(found["value"], y, mark, ms=5.5, color=colour)
+        axes.plot(found["value"], y, mark, ms=5.5, color=colour, clip_on=False)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(tree["runs"]) - 0.45, -0.55))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
