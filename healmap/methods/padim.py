@@ -16,7 +16,7 @@ The map is M enlarged and blurred, the score its maximum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -93,6 +93,15 @@ class PaDiM(Method):
     @classmethod
     def tiny(cls) -> tuple[PaDiMConfig, Spec]:
         return PaDiMConfig(steps=8, backbone=BackboneConfig(name="filters"), d=12), Spec(height=32, width=32)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PaDiM:
+        """What ``to`` does with every tensor."""
+        try:
+            return super()._apply(fn, recurse)
+        except TypeError as error:
+            if self.config.dtype != "float64" or "float64" not in str(error):
+                raise
+            raise ConfigError("the statistics are float64, which this device lacks", hint="set method.dtype=float32") from None
 
     @torch.no_grad()
     def embed(self, image: Tensor) -> Tensor:

@@ -386,6 +386,17 @@ def test_settings_that_cannot_work_are_told() -> None:
         tiny(backbone=BackboneConfig(name="resnet18")).phases()
 
 
+def test_a_device_without_float64_is_told() -> None:
+    def lacking(tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+        return tensor
+
+    with pytest.raises(ConfigError, match=r"float64.*method\.dtype=float32"):
+        tiny()._apply(lacking)
+    tiny(dtype="float32")._apply(lacking)
+
+
 # Recipes and the measuring stick
 
 
