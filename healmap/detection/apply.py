@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..methods.base import Method
+from ..methods.single_precision import single_precision
 from .result import PlaneResult
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def pick_device(name: str) -> torch.device:
 
 
 @torch.no_grad()
+@single_precision()
 def apply(method: Method, images: NDArray[np.float32], device: torch.device) -> list[Applied]:
     """images: (N, C, S, S) in [-1, 1]. Single precision throughout: reduced precision would move scores across thresholds."""
     prediction = method.predict(torch.as_tensor(images).to(device))

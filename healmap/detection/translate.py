@@ -26,6 +26,7 @@ from ..experiment import DataConfig
 from ..io.atomic import replacing, safe_cell
 from ..io.image import Image, n_slices, put_plane
 from ..io.write import write_png
+from ..methods.single_precision import single_precision
 from ..types import DISEASED, Domains
 from .batch import Names, Source, sources, write_picture
 from .grid import Cell, write_grid
@@ -141,6 +142,7 @@ def translate_many(
 
 
 @torch.no_grad()
+@single_precision()
 def translate_planes(predictor: Predictor, planes: NDArray[np.float32], codes: NDArray[Any]) -> NDArray[np.float32]:
     """planes (N, C, S, S) in [-1, 1], codes (N,) or (N, K) -> (N, C, S, S) in [-1, 1].
 

@@ -13,6 +13,7 @@ import torch
 
 from ..errors import ConfigError
 from ..experiment import TrainingConfig
+from ..methods.single_precision import single_precision
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -113,7 +114,7 @@ def autocast(fabric: Fabric) -> Iterator[None]:
 
 @contextmanager
 def process_settings(training: TrainingConfig) -> Iterator[None]:
-    """Thread count and deterministic kernels, put back afterwards: a library does not keep a user's process changed."""
+    """Thread count, deterministic kernels, exact single precision; put back afterwards: a user's process stays as it was."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
     strict, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     before = (cudnn.benchmark, cudnn.deterministic)
@@ -124,7 +125,8 @@ def process_settings(training: TrainingConfig) -> Iterator[None]:
         torch.use_deterministic_algorithms(True)
     cudnn.benchmark, cudnn.deterministic = not training.deterministic, training.deterministic
     try:
-        yield
+        with single_precision():
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict, warn_only=warn_only)
