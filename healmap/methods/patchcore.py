@@ -15,6 +15,7 @@ The paper keeps a share of all patches, which with 20,657 images of 256 x 256 me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -85,7 +86,7 @@ class PatchCore(Method):
     training_only = ("coreset", "backbone.pretext")
     Config = PatchCoreConfig
     config: PatchCoreConfig
-    coreset: Coreset | Reservoir | None  # from the beginning of training on
+    coreset: Coreset | Reservoir | None  # while the bank is being fitted
     bank: Tensor  # (bank_size, D)
     filled: Tensor  # () int64, entries in use; 0: not fitted
     places: Tensor  # (2, h, w) centres of the patches (x, y) in half sides, [-1, 1]; its shape ties the bank to a size
@@ -101,6 +102,7 @@ class PatchCore(Method):
         self.register_buffer("bank", torch.zeros(config.bank_size, features + 2 * (config.position > 0)))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
         self.register_module("coreset", None)
+        self.expected: int | None = None  # images that one pass will show, once that is known
 
     @classmethod
     def tiny(cls) -> tuple[PatchCoreConfig, Spec]:
@@ -132,6 +134,8 @@ class PatchCore(Method):
         return min(cfg.patches_per_image or there, there) if cfg.coreset == "k-centre" else there
 
     def check_data(self, images: int) -> list[str]:
+        """Remembers the number as well: what gathers during one pass needs no more room than that. Not asked, it has all."""
+        self.expected = None if self.config.steps else images
         count, cfg = images * self.candidates, self.config
         few = f"{images} healthy image{'s' * (images != 1)} of {self.candidates} patches each"
         if count < cfg.least and not cfg.steps:
@@ -141,12 +145,20 @@ class PatchCore(Method):
     def phases(self) -> list[Phase]:
         cfg, (size, dimensions) = self.config, self.bank.shape
         before = self.backbone.begin()
+        chunk, slots, kept = cfg.chunk, cfg.coresets, size
+        if self.expected is not None:  # the same for a run and for its resume, whose data are compared
+            chunks = math.ceil(self.expected / chunk)
+            chunk, slots, kept = (
+                min(chunk, self.expected),
+                max(2, min(slots, chunks)),
+                min(size, self.expected * self.candidates),
+            )
         if cfg.coreset == "random":
-            self.coreset = Reservoir(size, dimensions).to(self.bank)
+            self.coreset = Reservoir(kept, dimensions).to(self.bank)
         else:
-            chunk = cfg.chunk * self.candidates
-            space = projection(cfg.projection, dimensions, cfg.projected, max(chunk, cfg.coresets * size))
-            self.coreset = Coreset(size, dimensions, chunk=chunk, slots=cfg.coresets, space=space).to(self.bank)
+            # Its size does not follow the images: the same rows have the same projection among few and among many.
+            space = projection(cfg.projection, dimensions, cfg.projected, max(cfg.chunk * self.candidates, cfg.coresets * size))
+            self.coreset = Coreset(kept, dimensions, chunk=chunk * self.candidates, slots=slots, space=space).to(self.bank)
         fit = Phase(name="fit", step=self.step, steps=cfg.steps or None, ready=False, finish=self.finish)
         return [*before, fit]
 
@@ -171,7 +183,7 @@ class PatchCore(Method):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """The bank, from what was kept."""
+        """The bank, from what was kept, which is let go: the last checkpoint does not hold it."""
         assert self.coreset is not None, "phases() comes first"
         rows, cfg = self.coreset.finish(), self.config
         if len(rows) < cfg.least:
@@ -180,6 +192,7 @@ class PatchCore(Method):
         self.bank.zero_()
         self.bank[: len(rows)] = rows
         self.filled.fill_(len(rows))
+        self.coreset = None
 
     # Answer
 

@@ -228,9 +228,30 @@ def test_begun_anew_it_forgets():
     assert torch.equal(method.bank, fitted().bank)
 
 
+@pytest.mark.parametrize("coreset", ["k-centre", "random"])
+@pytest.mark.parametrize("n", [3, 5, 6, 10, 23])
+def test_few_images_need_little_room_and_give_the_same_bank(n, coreset):
+    method, roomy = (tiny(coreset=coreset, coresets=4) for _ in range(2))
+    method.check_data(n)
+    method.phases()
+    if coreset == "k-centre":
+        assert len(method.coreset.chunk) == min(n, 5) * 8
+        assert method.coreset.kept.shape[:2] == (min(max(2, -(-n // 5)), 4), min(n * 8, 40))
+    else:
+        assert len(method.coreset.rows) == min(n * PATCHES, 40)
+    fit(method, pictures(n))
+    assert torch.equal(method.bank, fit(roomy, pictures(n)).bank)
+    steps = tiny(coreset=coreset, coresets=4, steps=9)  # so many batches may show an image twice
+    steps.check_data(3)
+    assert steps.expected is None
+
+
 def test_only_training_carries_what_only_training_needs(tmp_path):
-    method = fitted()
+    method = tiny()
+    method.phases()
     assert any(name.startswith("coreset.") for name in method.state_dict())
+    fit(method, pictures())
+    assert not any(name.startswith("coreset.") for name in method.state_dict()), "the last checkpoint needs it no more"
     loaded, _ = weights.load(weights.save(method, tmp_path / "w.safetensors", {}))
     assert not any(name.startswith("coreset.") for name in loaded.state_dict())
     image = pictures(3, seed=1)
