@@ -27,7 +27,8 @@ def load(network: nn.Module, path: Path | str, *, name: str, setting: str, spare
         path: a .safetensors file, or a state dict that torch.save wrote; tensors by their public names, floating point.
         name: the published architecture, for messages and to tell another one.
         setting: what the user set to the path.
-        spare: how the names begin of tensors that are neither read nor required (layers above, a head for other classes).
+        spare: how the names begin of published tensors that are not read: layers above, the head. A file may lack them, the
+            layers or the head as a whole; what it has of them must be the architecture's, the head for any number of classes.
 
     Raises:
         ConfigError: the file is missing, is no such file, or a tensor is lacking, unknown, misshapen or not finite. One line
@@ -35,8 +36,9 @@ def load(network: nn.Module, path: Path | str, *, name: str, setting: str, spare
     """
     where, left = str(path), tuple(spare)
     every = {new_spelling(k): v for k, v in read(path, setting=setting).items()}
-    given = {k: v for k, v in every.items() if not k.startswith(left)}
-    wanted = {k: v for k, v in network.state_dict().items() if not k.startswith(left)}
+    read_here = {k: v for k, v in every.items() if not k.startswith(left)}
+    wanted = {k: v for k, v in network.state_dict().items() if not k.startswith(left)} | _beside(every, name, left)
+    given = {k: v for k, v in every.items() if k in read_here or k.startswith(_judged(name, left))}
     faults = {
         "lacks": [k for k in wanted if k not in given and not k.endswith(COUNTER)],
         "has unknown": [k for k in given if k not in wanted],
@@ -55,7 +57,7 @@ def load(network: nn.Module, path: Path | str, *, name: str, setting: str, spare
     broken = [k for k, t in given.items() if not bool(t.isfinite().all())]
     if broken:
         raise ConfigError(f"weights of {name} hold NaN or infinity in {_few(broken)}", where=where, hint="get the file again")
-    network.load_state_dict(given, strict=False)  # what could be missing now are counters
+    network.load_state_dict(read_here, strict=False)  # what could be missing now are counters
 
 
 def read(path: Path | str, *, setting: str) -> dict[str, Tensor]:
@@ -107,9 +109,35 @@ def told(given: Mapping[str, Tensor]) -> str:
 
 
 @cache
-def _known_trunk(name: str) -> Shapes:
+def _public(name: str) -> Mapping[str, Tensor]:
+    """All published tensors of an architecture, without their numbers."""
     with torch.device("meta"):
-        return _trunk(KNOWN[name]().state_dict())
+        return KNOWN[name]().state_dict()
+
+
+@cache
+def _known_trunk(name: str) -> Shapes:
+    return _trunk(_public(name))
+
+
+def _judged(name: str, left: tuple[str, ...]) -> tuple[str, ...]:
+    """Those beginnings of ``left`` of which we know what belongs there."""
+    return tuple(begin for begin in left if any(k.startswith(begin) for k in _public(name)))
+
+
+def _beside(given: Mapping[str, Tensor], name: str, left: tuple[str, ...]) -> dict[str, Tensor]:
+    """What a file of the architecture has to hold under ``left``, given that it holds some of it. Shapes and kinds only."""
+    judged = _judged(name, left)
+    head = tuple(begin for begin in judged if begin in HEADS)
+    classes = next((len(v) for k, v in given.items() if k.startswith(head) and v.dim()), 0) if head else 0
+    wanted = {}
+    for part in (head, tuple(begin for begin in judged if begin not in HEADS)):
+        if part and any(k.startswith(part) for k in given):
+            for k, v in _public(name).items():
+                if k.startswith(part):
+                    shape = (classes, *v.shape[1:]) if part == head else v.shape
+                    wanted[k] = torch.zeros((), dtype=v.dtype).expand(shape)
+    return wanted
 
 
 def _trunk(tensors: Mapping[str, Tensor]) -> Shapes:

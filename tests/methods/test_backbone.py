@@ -120,6 +120,32 @@ def test_lacking_unknown_and_misshapen_tensors_are_named(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (("layer4.0.conv1.weight", None), "lacks 'layer4.0.conv1.weight'"),
+        (("layer4.0.conv9.weight", (1,)), "has unknown 'layer4.0.conv9.weight'"),
+        (("layer4.0.conv1.weight", (512, 256, 1, 1)), "has misshapen 'layer4.0.conv1.weight 512x256x1x1 for 512x256x3x3'"),
+        (("fc.bias", None), "lacks 'fc.bias'"),
+        (("fc.extra", (1,)), "has unknown 'fc.extra'"),
+        (("fc.weight", (1000, 64)), "has misshapen 'fc.weight 1000x64 for 1000x512'"),
+        (("fc.bias", (999,)), "has misshapen 'fc.bias 999 for 1000'"),
+    ],
+)
+def test_what_is_not_read_is_accounted_for_as_well(tmp_path, change, text):
+    state, (name, shape) = numbers("resnet18"), change
+    if shape is None:
+        del state[name]
+    else:
+        state[name] = torch.zeros(shape)
+    assert text in refused("resnet18", written(state, tmp_path / "a.pth"))
+
+
+def test_numbers_that_are_not_read_have_to_be_finite_as_well(tmp_path):
+    state = numbers("resnet18") | {"fc.bias": torch.full((1000,), float("inf"))}
+    assert "NaN or infinity in 'fc.bias'" in refused("resnet18", written(state, tmp_path / "a.pth"))
+
+
 def test_weights_of_another_architecture_are_called_by_their_name(tmp_path):
     fifty = written(numbers("resnet50"), tmp_path / "mine.pth")
     assert "these are resnet50 weights: set method.backbone.name=resnet50" in refused("resnet18", fifty)
@@ -127,7 +153,7 @@ def test_weights_of_another_architecture_are_called_by_their_name(tmp_path):
     assert "these are resnet50 weights" in refused("densenet169", fifty)
     other_head = written(numbers("resnet18", classes=2), tmp_path / "two.pth")
     assert "these are resnet18 weights" in refused("resnet50", other_head)
-    backbone("resnet18", other_head).begin()  # the head is not ours to judge
+    backbone("resnet18", other_head).begin()  # a head for other classes
     cut = {k: v for k, v in numbers("resnet18").items() if not k.startswith(("layer4", "fc"))}
     backbone("resnet18", written(cut, tmp_path / "cut.pth")).begin()
 

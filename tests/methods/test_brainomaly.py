@@ -46,10 +46,11 @@ def run(method, steps, seeds=repeat(1)):
 
 @pytest.fixture(scope="module")
 def vgg_file(tmp_path_factory):
-    """Random weights under all the public names, the large ones cut to a number each."""
+    """Random weights under all the public names, those of the classifier cut to a number each."""
     torch.manual_seed(3)
     state = {k: v.clone() for k, v in VGG16().state_dict().items()}
-    state |= {f"features.{n}.{w}": torch.zeros(1) for n in (21, 24, 26, 28) for w in ("weight", "bias")}
+    above = {"weight": torch.zeros(512, 512, 3, 3, dtype=torch.float16), "bias": torch.zeros(512)}
+    state |= {f"features.{n}.{w}": above[w].clone() for n in (21, 24, 26, 28) for w in above}
     state |= {f"classifier.{n}.{w}": torch.zeros(1) for n in (0, 3, 6) for w in ("weight", "bias")}
     path = tmp_path_factory.mktemp("vgg") / "vgg16.safetensors"
     save_file(state, path)
