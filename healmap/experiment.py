@@ -31,6 +31,7 @@ class DataConfig:
     median_scale: float = 2.5  # for "foreground-median": value / (scale * foreground median)
     zscore_range: float = 4.0  # for "zscore": this many training standard deviations fill [-1, 1]
     axis: int = 2  # volumes: array axis along which slices are taken
+    nonfinite: Literal["refuse", "lowest"] = "refuse"  # images with NaN or infinity; "lowest": such values count as background
     batch_size: int = 16
     flip: bool = True  # horizontal flip with probability 1/2, training only
     workers: int = 1  # batches prepared ahead by threads; 0: none

@@ -55,6 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
         data, "check", "what is there and what is wrong, all faults at once", "healmap data check images/", _data_check
     )
     check.add_argument("path", type=Path, metavar="PATH", help="a labels.csv, a folder with one, or a folder per class")
+    check.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="PATH=VALUE",
+        help="read the images as training with these settings will: data.nonfinite=lowest data.axis=0",
+    )  # fmt: skip
     split = _add(
         data,
         "split",
@@ -271,10 +275,13 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _data_check(args: argparse.Namespace) -> int:
+    from ..config import override
     from ..data.check import check
+    from ..experiment import DataConfig
     from . import listing
 
-    return listing.faults(check(args.path))
+    config = override(DataConfig(), [word.removeprefix("data.") for word in args.set])
+    return listing.faults(check(args.path, config))
 
 
 def _data_split(args: argparse.Namespace) -> int:

@@ -110,7 +110,9 @@ def open_store(
     with Hashes(root) as hashes:
         key = _key(table, preprocessing, hashes)
     store = _load(root / key, key)
-    if store:
+    # A store made where such values were allowed is made again, for that names the images.
+    refused = preprocessing.config.nonfinite == "refuse"
+    if store and not (refused and any(case.stats["nonfinite"] for case in store.cases)):
         return store
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -105,11 +105,12 @@ class Preprocessing:
 
         colour: as in :meth:`to_channels`. window: the display window that the file brings. padding: True where the file says
         that nothing was imaged; left out.
-        Values that are not finite are left out and counted. ``low``: 0 if no value is negative, else the smallest (air).
+        Values that are not finite, where they are allowed, are left out and counted. ``low``: 0 if no value is negative, else
+        the smallest (air).
         Foreground: above ``threshold`` = low + 10 % of the way to the 99.5th percentile.
 
         Raises:
-            UnreadableError: no finite value at all.
+            UnreadableError: no finite value at all; or, under ``data.nonfinite=refuse``, any that is not.
         """
         array = self.to_channels(array, colour=colour)
         if padding is not None and padding.any() and not padding.all():
@@ -123,6 +124,9 @@ class Preprocessing:
             values = values[finite] if bad else values
         if not values.size:
             raise UnreadableError("the image holds no finite value", hint="leave it out or repair it")
+        if bad and self.config.nonfinite == "refuse":
+            hint = "repair it or leave it out; where they are background, train with data.nonfinite=lowest"
+            raise UnreadableError(f"{bad} of {count} values are NaN, infinite or beyond 1e30", hint=hint)
         least, most = float(values.min()), float(values.max())
         low = 0.0 if least >= 0 else least
         p = _percentiles(values, [*self.config.percentiles, 99.5])

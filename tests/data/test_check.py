@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,9 @@ def test_missing_patients_are_a_warning(tmp_path: Path) -> None:
     assert dataset.items[0].patient_id == "healthy/a.png"
 
 
-def test_values_that_are_not_finite_are_a_warning_and_never_reach_a_network(tmp_path: Path) -> None:
+@pytest.fixture
+def holed(tmp_path: Path) -> Path:
+    """One image with 49 values that are not finite."""
     import tifffile
 
     picture = noise(0).astype(np.float32) - 100
@@ -88,10 +91,27 @@ def test_values_that_are_not_finite_are_a_warning_and_never_reach_a_network(tmp_
     picture[7, 7] = np.inf
     (tmp_path / "healthy").mkdir()
     tifffile.imwrite(tmp_path / "healthy" / "a.tif", picture)
-    assert "49 of 480 values are not finite" in str(check(tmp_path).warnings[-1])
+    return tmp_path
+
+
+def test_an_image_with_nan_is_refused_by_name(holed: Path) -> None:
+    (fault,) = check(holed).faults
+    for text in ("a.tif", "49 of 480 values are NaN", "data.nonfinite=lowest"):
+        assert text in str(fault)
+    with pytest.raises(UsageError, match="49 of 480 values are NaN"):
+        open_dataset(holed, None, DataConfig(size=16))
+
+
+def test_where_they_are_allowed_such_values_never_reach_a_network(holed: Path) -> None:
+    config = DataConfig(size=16, nonfinite="lowest")
+    report = check(holed, config)
+    assert report.ok
+    assert "49 of 480 values are not finite" in str(report.warnings[-1])
     for name in ("percentile", "foreground-median", "zscore", "window", "none"):
-        dataset = open_dataset(tmp_path, None, DataConfig(size=16, normalisation=name))
+        dataset = open_dataset(holed, None, replace(config, normalisation=name))
         assert np.isfinite(dataset.image(0)).all()
+    with pytest.raises(UsageError, match="49 of 480"):  # the stored images do not open a back door
+        open_dataset(holed, None, DataConfig(size=16))
 
 
 def test_equal_pixels_with_contrary_labels_are_a_conflict(tmp_path: Path) -> None:

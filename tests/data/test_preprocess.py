@@ -209,7 +209,7 @@ def test_zscore_pools_the_training_cases() -> None:
     ids=["black", "white", "negative", "one pixel", "one row", "infinite", "huge", "tiny", "overflow", "bool", "int64"],
 )  # fmt: skip
 def test_awkward_images_give_finite_values_in_range(name: str, x: Any) -> None:
-    config = DataConfig(size=8, normalisation=name)
+    config = DataConfig(size=8, normalisation=name, nonfinite="lowest")
     p = Preprocessing.fit(config, [Preprocessing(config).case_stats(x)])
     stats = p.case_stats(x)
     v = p.normalise(p.prepare(x, stats), stats)

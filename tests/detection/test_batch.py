@@ -119,6 +119,18 @@ def test_one_impossible_answer_stops_no_other(predictor: Predictor, tmp_path: Pa
     assert "not a number" in rows[3]["error"]
 
 
+def test_a_file_with_nan_is_listed_as_failed(predictor: Predictor, tmp_path: Path) -> None:
+    import tifffile
+
+    for k, value in enumerate((50, np.nan)):
+        picture = plane(k).astype(np.float32)
+        picture[5, 5] = value
+        tifffile.imwrite(tmp_path / f"{k}.tif", picture)
+    counts = predict_many(predictor, [tmp_path / "0.tif", tmp_path / "1.tif"], tmp_path / "out")
+    assert (counts["done"], counts["failed"]) == (1, 1)
+    assert "1 of 1920 values are NaN" in rows_of(tmp_path / "out")[1]["error"]
+
+
 def test_nothing_to_do_is_an_error_and_writes_nothing(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "nowhere.png"):
