@@ -37,6 +37,16 @@ OUTPUTS = ("table.csv", "table.md", "compare.html", "compare.json")
 Tell = Callable[[str], None]
 
 
+def _claim(out: Path) -> None:
+    """Nothing is written into a folder that holds other things than an earlier comparison."""
+    if out.exists() and not out.is_dir():
+        raise UsageError("the output folder is a file", where=str(out), hint="name a new folder")
+    held = sorted(p.name for p in out.iterdir() if not p.name.startswith(".")) if out.is_dir() else []
+    foreign = [name for name in held if name not in (*OUTPUTS, "parts")]
+    if foreign:
+        raise UsageError(f"the output folder holds other things: {foreign[0]}", where=str(out), hint="name a new folder")
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What is kept of a run: figures and facts, no pixels."""
@@ -87,6 +97,7 @@ def compare_runs(
     table = data if isinstance(data, Table) else read_table(data)
     request = Request(table, split, weights, device, bootstrap, assume_diseased, cases)
     _check(request)
+    _claim(out)
     parts = Parts(out / "parts")
     for file in OUTPUTS:
         (out / file).unlink(missing_ok=True)

@@ -114,6 +114,8 @@ class Method(nn.Module, ABC):
     def check_data(self, images: int) -> list[str]:
         """Asked before any work: whether so many training images (of set A, where there are two sets) will do.
 
+        images: how many there are, or no more than the steps will take.
+
         Returns remarks for the user and the run's manifest. Raises UsageError where there is no point in beginning.
         """
         return []

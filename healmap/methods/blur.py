@@ -6,9 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..losses.precision import at_least_float32
+from ..types import Spec
 
 REACH = 4.0  # standard deviations to either side: scipy.ndimage's, and with sigma 4 anomalib's 33 pixels
+
+
+def check_sigma(sigma: float, spec: Spec) -> None:
+    """Raises ConfigError where a blur is wider than the image."""
+    if sigma > max(spec.height, spec.width):
+        raise ConfigError(f"a blur of {sigma:g} pixels is wider than the image", hint="published: 4, at 224 and 256 pixels")
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:

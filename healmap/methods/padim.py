@@ -29,7 +29,7 @@ from ..losses.precision import at_least_float32
 from ..types import Batch, Needs, Prediction, Spec
 from .backbone import Backbone, BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
-from .blur import gaussian_blur
+from .blur import check_sigma, gaussian_blur
 from .gaussian import Gaussians
 from .processes import from_all_processes, require_finite
 from .weights import kept
@@ -78,6 +78,7 @@ class PaDiM(Method):
         super().__init__(config, spec)
         self.backbone = Backbone(config.backbone, spec.channels)
         self.backbone.check_size(spec.height, spec.width)
+        check_sigma(config.sigma, spec)
         name, total = config.backbone.name, sum(self.backbone.channels)
         if config.d is not None and config.d > total:
             text = f"d = {config.d}, but backbone '{name}' has {total} channels"
@@ -148,7 +149,8 @@ class PaDiM(Method):
         d, cfg = self.gaussians.d, self.config
         few = f"{images} healthy image{'s' * (images != 1)} for a covariance of {d} channels"
         if images < 2:
-            raise UsageError(f"too few: {few}", hint=f"give at least 2, better many more than {d}")
+            hint = f"give at least 2, better many more than {d}" + ", and more steps or larger batches" * bool(cfg.steps)
+            raise UsageError(f"too few: {few}", hint=hint)
         if images <= d and not cfg.epsilon + cfg.epsilon_extra:
             raise UsageError(f"too few without epsilon: {few}", hint=f"give more than {d}, or set method.epsilon")
         return [f"{few}: epsilon decides much; better have many more, or a lower method.d"] if images <= d else []

@@ -29,7 +29,7 @@ from ..losses.precision import at_least_float32
 from ..types import Batch, Needs, Prediction, Spec
 from .backbone import Backbone, BackboneConfig
 from .base import Losses, Method, Optimisers, Phase
-from .blur import gaussian_blur
+from .blur import check_sigma, gaussian_blur
 from .checks import require_positive
 from .coreset import Coreset, Projection, Reservoir, projection
 from .neighbours import nearest
@@ -95,6 +95,7 @@ class PatchCore(Method):
         super().__init__(config, spec)
         self.backbone = Backbone(config.backbone, spec.channels)
         self.backbone.check_size(spec.height, spec.width)
+        check_sigma(config.sigma, spec)
         stride, (_, middle, deep) = self.backbone.strides[1], self.backbone.channels
         features = config.dimensions if config.features == "official" else middle + deep
         y, x = (_centres(side // stride) for side in (spec.height, spec.width))
@@ -138,9 +139,18 @@ class PatchCore(Method):
         self.expected = None if self.config.steps else images
         count, cfg = images * self.candidates, self.config
         few = f"{images} healthy image{'s' * (images != 1)} of {self.candidates} patches each"
-        if count < cfg.least and not cfg.steps:
-            raise UsageError(f"too few: {few}, but a score needs {cfg.least}", hint="give more, or a lower method.reweighting")
-        return [f"{few}: the bank keeps them all, with room for {len(self.bank)}"] if count <= len(self.bank) else []
+        if count < cfg.least:
+            hint = "give more, or a lower method.reweighting" + "; or more steps, or larger batches" * bool(cfg.steps)
+            raise UsageError(f"too few: {few}, but a score needs {cfg.least}", hint=hint)
+        remarks = [f"{few}: the bank keeps them all, with room for {len(self.bank)}"] if count <= len(self.bank) else []
+        values = PATCH**2 * max(self.backbone.channels[1:])
+        if cfg.features == "official" and values < cfg.dimensions:
+            name = cfg.backbone.name
+            remarks.append(
+                f"'{name}' has at most {values} values around a place, which official features spread over {cfg.dimensions}: "
+                f"method.features=anomalib (recipe patchcore-{name}) holds as much in less memory"
+            )
+        return remarks
 
     def phases(self) -> list[Phase]:
         cfg, (size, dimensions) = self.config, self.bank.shape

@@ -72,7 +72,8 @@ def read(path: Path | str, *, setting: str) -> dict[str, Tensor]:
         given = load_file(path) if path.suffix == ".safetensors" else plain(path)
     except (SafetensorError, CheckpointError, OSError, ValueError) as error:
         hint = "give a .safetensors file, or a state dict that torch.save wrote"
-        raise ConfigError(f"weights cannot be read: {type(error).__name__}", where=str(path), hint=hint) from None
+        reason = error.what if isinstance(error, CheckpointError) else type(error).__name__
+        raise ConfigError(f"weights cannot be read: {reason}", where=str(path), hint=hint) from None
     if not isinstance(given, Mapping) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in given.items()):
         hint = "save the tensors by name, without anything around them"
         raise ConfigError("weights are no state dict", where=str(path), hint=hint)

@@ -12,6 +12,6 @@ def halvings(height: int, width: int) -> int:
         near = 4 << max(1, (max(height, width) - 1).bit_length() - 2)
         raise ConfigError(
             f"images of {height} x {width} cannot be halved to 4 x 4",
-            hint=f"use squares of 32, 64, 128 or 256 pixels, for example {near}",
+            hint=f"use squares whose side is a power of two, for example {near}",
         )
     return k

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from . import checkpoint
 
 # Settings that change no number of a run.
@@ -47,7 +47,7 @@ def compare(state: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping
     """Refuses to go on with other settings or data.
 
     Raises:
-        CheckpointError: naming what differs.
+        UsageError: naming what differs.
     """
     saved = dict(_flat(json.loads(state["settings"])))
     wanted = dict(_flat(settings))
@@ -60,7 +60,7 @@ def compare(state: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping
     if differ:
         length = any(text.partition(":")[0] in ("method.steps", "training.minutes") for text in differ)
         why = " (the learning rates depend on the length of the run)" if length else ""
-        raise CheckpointError(
+        raise UsageError(
             "this run was begun otherwise: " + "; ".join(differ[:20]) + why,
             hint="resume with the same settings and data, or start a new run",
         )

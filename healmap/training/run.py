@@ -96,7 +96,8 @@ def train_run(
             workers=experiment.data.workers,
         )
         method = _build(experiment, train, fabric.device)
-        remarks = method.check_data(len(loader.a))
+        images, steps = len(loader.a), experiment.method.steps
+        remarks = method.check_data(min(images, steps * experiment.data.batch_size) if steps else images)
         for remark in remarks:
             progress.note(remark)
         if fabric.global_rank:

@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import re
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -369,22 +368,30 @@ def test_the_network_of_one_run_stops(
     assert tree["failed"][0]["error"].startswith(f"its evaluation stopped with {type(error).__name__}: ")
 
 
-def test_what_cannot_be_written_is_no_fault_of_a_run(
+def test_nothing_is_written_into_a_folder_of_other_things(
     runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "look", lambda *_: pytest.fail("a run was evaluated"))
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WriteError, match="file"):
-        compared(runs, data, tmp_path / "file")
-    monkeypatch.undo()
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("labels.csv", "table.csv"):
+        (theirs / name).write_text("somebody's own")
+    with pytest.raises(UsageError, match="output folder is a file"):
+        compared(runs, data, theirs / "labels.csv")
+    with pytest.raises(UsageError, match=r"holds other things: labels\.csv"):
+        compared(runs, data, theirs)
+    assert (theirs / "table.csv").read_text() == "somebody's own"
+
+
+def test_what_cannot_be_written_is_no_fault_of_a_run(
+    runs: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("healmap.evaluation.evaluate.fit_thumbnails", lambda train: "left out")
 
     def full(*_: Any) -> None:
         raise WriteError("cannot write", hint="No space left on device")
 
     monkeypatch.setattr(compare, "save_pictures", full)
-    monkeypatch.setitem(methods.METHODS, "dimmer", ("fakes", "Dimmer"))
-    monkeypatch.setitem(sys.modules, "healmap.methods.fakes", fakes)
     with pytest.raises(WriteError, match="No space"):
         compared(runs, data, tmp_path / "out")
 

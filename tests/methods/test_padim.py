@@ -337,6 +337,9 @@ def test_too_few_images_are_refused_before_any_work(data: Path, tmp_path: Path, 
         patch.setattr(PaDiM, "phases", lambda self: pytest.fail("work has begun"))
         with pytest.raises(UsageError, match="too few without epsilon"):
             train_run(toy.experiment, toy.train, toy.val, tmp_path / "run", quiet=True)
+        few = toys.toy("padim", data, method={"steps": 1, "d": 0}, data={"channels": 3, "batch_size": 1})
+        with pytest.raises(UsageError, match=r"too few: 1 healthy image .*more steps"):
+            train_run(few.experiment, few.train, few.val, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import toys
 
-from healmap.errors import CheckpointError, Interrupted, TrainingError, UsageError, WriteError
+from healmap.errors import Interrupted, TrainingError, UsageError, WriteError
 from healmap.training import checkpoint, loop, train_run
 
 StopAt = Callable[[int], None]
@@ -131,10 +131,10 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path, stop_at:
     out = stopped(toy, tmp_path / "run", 7, stop_at)
     other = replace(toy, experiment=toy.experiment.with_(
         method=replace(toy.experiment.method, lr=0.5), training=replace(toy.experiment.training, seed=3)))  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"method\.lr: 0\.001 then, 0\.5 now; training\.seed: 0 then, 3 now"):
+    with pytest.raises(UsageError, match=r"method\.lr: 0\.001 then, 0\.5 now; training\.seed: 0 then, 3 now"):
         run(other, out, resume=True)
     fewer = replace(toy, train=toy.train.subset(range(20)))
-    with pytest.raises(CheckpointError, match="train data"):
+    with pytest.raises(UsageError, match="train data"):
         run(fewer, out, resume=True)
     rarer = replace(toy, experiment=toy.experiment.with_(training=replace(toy.experiment.training, save_every=100)))
     run(rarer, out, resume=True)  # changes no number
