@@ -108,4 +108,5 @@ def denoising_small() -> Experiment:
     )
 
 
-SHORT = {"lr": 1e-3, "dropout": 0.0, "steps": 3000}  # ours: ten times the rate, and no dropout, for few steps
+# Ours, for few steps: three times the rate, and no dropout. At ten times the rate the VAE's deviations blow up after 500 steps.
+SHORT = {"lr": 3e-4, "dropout": 0.0, "steps": 3000}
