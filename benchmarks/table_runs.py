@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from healmap.config import to_plain
 from healmap.data.dataset import open_dataset
 from healmap.errors import ConfigError, HealError
 from healmap.recipes.saved import load_experiment
-from healmap.training.folder import FREE
+from healmap.training.folder import FREE, flat
 
 HEALMAP = (sys.executable, "-m", "healmap")
 # Settings in which a run may differ and still stand in the table. Threads change what is learned in a given time.
@@ -70,7 +70,7 @@ class Training:
         try:
             words = [*settings, f"training.threads={self.threads}"]
             asked = experiment_for(recipe, settings=words, minutes=self.minutes, size=self.size, seed=self.seed)
-            now, then = (dict(_flat(to_plain(e))) for e in (asked, load_experiment(file)))
+            now, then = (dict(flat(to_plain(e))) for e in (asked, load_experiment(file)))
         except ConfigError as error:
             return [str(error)]
         if self.threads:  # those of its first sitting; the settings are those of its last
@@ -145,14 +145,6 @@ def last_words(command: Sequence[str], environment: Mapping[str, str], allowed: 
     """Runs a command; the last line of its errors if its exit code is none of ``allowed``, else nothing."""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return "" if done.returncode in allowed else (done.stderr.strip().splitlines() or ["no message"])[-1]
-
-
-def _flat(plain: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(plain, Mapping) and plain:
-        for key, value in plain.items():
-            yield from _flat(value, f"{name}.{key}".strip("."))
-    else:
-        yield name, plain
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -49,8 +49,8 @@ def compare(state: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping
     Raises:
         UsageError: naming what differs.
     """
-    saved = dict(_flat(json.loads(state["settings"])))
-    wanted = dict(_flat(settings))
+    saved = dict(flat(json.loads(state["settings"])))
+    wanted = dict(flat(settings))
     differ = [
         f"{k}: {saved.get(k)!r} then, {wanted.get(k)!r} now"
         for k in sorted({*saved, *wanted})
@@ -68,7 +68,7 @@ def compare(state: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping
 
 def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Differences of versions, threads and device: the run goes on, but bit-identity is no longer promised."""
-    saved, present = dict(_flat(then)), dict(_flat(now))
+    saved, present = dict(flat(then)), dict(flat(now))
     differ = [
         f"{k} {saved.get(k)} then, {present.get(k)} now" for k in sorted({*saved, *present}) if saved.get(k) != present.get(k)
     ]
@@ -82,9 +82,10 @@ def warn_of_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     return differ
 
 
-def _flat(plain: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flat(plain: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dictionaries by their paths: ("method.lr", 0.001)."""
     if isinstance(plain, Mapping) and plain:
         for key, value in plain.items():
-            yield from _flat(value, f"{name}.{key}".strip("."))
+            yield from flat(value, f"{name}.{key}".strip("."))
     else:
         yield name, plain
