@@ -96,6 +96,7 @@ class ThumbnailBaseline:
     model: Any
     images: int
     strength: float
+    searched: bool  # whether the strength was chosen; too few patients leave it at the middle one
 
     def score(self, image: Array) -> float:
         return float(self.model.decision_function(thumbnail(image)[None])[0])
@@ -104,7 +105,8 @@ class ThumbnailBaseline:
         return {
             "model": f"logistic regression on {THUMBNAIL}x{THUMBNAIL} thumbnails, standardised",
             "trained_on": self.images,
-            "penalty": f"L2, C = {self.strength:g}, by cross-validation over patients of the train split",
+            "penalty": f"L2, C = {self.strength:g}, "
+            + ("by cross-validation over patients of the train split" if self.searched else "too few patients to choose it"),
         }
 
 
@@ -130,17 +132,17 @@ def fit_thumbnails(train: Dataset | None) -> ThumbnailBaseline | str:
     x = np.stack([thumbnail(train.image(i)) for i in chosen])
     groups = np.array([train.items[i].patient_id for i in chosen])
     model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    folds = min(5, *(len(set(groups[labels == k])) for k in (0, 1)))
-    if folds >= 2:
+    count, folds = min(5, *(len(set(groups[labels == k])) for k in (0, 1))), []
+    if count >= 2:
         # Folds keep a patient's images together: neighbouring slices are almost copies of each other.
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-        search = GridSearchCV(
-            model, {"logisticregression__C": list(STRENGTHS)}, scoring="roc_auc", cv=splitter, error_score=0.0
-        )
-        model = search.fit(x, labels, groups=groups).best_estimator_
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=0)
+        folds = [fold for fold in splitter.split(x, labels, groups) if all(len(set(labels[part])) == 2 for part in fold)]
+    if folds:
+        search = GridSearchCV(model, {"logisticregression__C": list(STRENGTHS)}, scoring="roc_auc", cv=folds)
+        model = search.fit(x, labels).best_estimator_
     else:
         model.fit(x, labels)
-    return ThumbnailBaseline(model, len(chosen), float(model.named_steps["logisticregression"].C))
+    return ThumbnailBaseline(model, len(chosen), float(model.named_steps["logisticregression"].C), bool(folds))
 
 
 def _labelled(dataset: Dataset) -> tuple[NDArray[np.int64], list[int]]:
