@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
+FEW = 5  # runs whose names are given, where most others have something else in common
+
+
 def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the runs do not have in common and a reader must know, one sentence each."""
     size = "every figure is taken at the images' own size"
@@ -35,7 +38,11 @@ def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             if of(row) is not None:
                 groups.setdefault(of(row), []).append(row["run"])
         if len(groups) > 1:
-            listed = "; ".join(f"{value}: {', '.join(names)}" for value, names in groups.items())
+            most = max(groups, key=lambda value: len(groups[value]))
+            listed = "; ".join(
+                f"{value}: {f'the other {len(names)}' if value == most and len(names) > FEW else ', '.join(names)}"
+                for value, names in groups.items()
+            )
             notes.append(f"{title} differs ({listed})" + (f": {why}" if why else ""))
     return notes
 

@@ -27,6 +27,7 @@ from healmap.evaluation.cases import choose_cases
 from healmap.evaluation.compare import compare_runs
 from healmap.evaluation.evaluate import evaluate_run
 from healmap.evaluation.lineup import names_of
+from healmap.evaluation.notes import differing
 from healmap.evaluation.record import reason, training_facts, training_notes
 from healmap.experiment import DataConfig
 from healmap.io.hashing import sha256_file
@@ -441,6 +442,20 @@ def test_a_damaged_manifest_is_named_and_nothing_else(tmp_path: Path, text: str)
     (tmp_path / "manifest.json").write_text(text)
     assert training_notes(tmp_path) == ["its manifest is missing or damaged: what its training cost is not known"]
     assert set(training_facts(tmp_path).values()) == {None}
+
+
+def test_a_note_on_many_runs_names_the_few() -> None:
+    def row(k: int, threads: int) -> dict[str, Any]:
+        training = {"processor": "p", "device": "cpu", "threads": threads, "precision": "32"}
+        data = {"size": 48, "channels": 1, "fit": "pad", "normalisation": "none"}
+        thresholds = {"pixel": {"how": "by Dice"}}
+        return {"run": f"r{k}", "shown": "all", "settings": {"data": data}, "domains": ["healthy", "diseased"],
+                "thresholds": thresholds, "localises": True, "training": training}  # fmt: skip
+
+    (note,) = differing([row(k, 1 + (k == 3)) for k in range(8)])
+    assert note == "threads differs (1: the other 7; 2: r3): compare times and memory with care"
+    (note,) = differing([row(k, 1 + (k == 3)) for k in range(4)])
+    assert note.startswith("threads differs (1: r0, r1, r2; 2: r3)")
 
 
 def test_the_notes_of_an_unfinished_training(
