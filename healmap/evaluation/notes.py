@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-
 FEW = 5  # runs whose names are given, where most others have something else in common
 
 
