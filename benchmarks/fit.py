@@ -11,7 +11,8 @@ them. Each row is one method on one backbone:
 * score: images/s of ``predict``, map and blur included, PatchCore's with a full bank;
 * search: PatchCore's nearest neighbours alone, 2 · patches · bank · D operations an image, and their share of the peak, the
   fastest matrix product found on this machine before and after each search (``train_step.peak``): of matrices with 1024 or 2048
-  rows, so larger ones might be faster.
+  rows, so larger ones might be faster. Beside it the rate of the search's own products, whose matrices may be thin, with nothing
+  done with the results.
 
 Times are the best of some turns, so that a machine that others use still gives a fair picture; the fit is timed once.
 """
@@ -37,7 +38,7 @@ from healmap import methods
 from healmap.config import override
 from healmap.methods.backbone import IMAGENET, BackboneConfig
 from healmap.methods.base import Method, Optimisers
-from healmap.methods.neighbours import nearest
+from healmap.methods.neighbours import BLOCK, nearest
 from healmap.methods.patchcore import PatchCore
 from healmap.types import Batch, Spec
 
@@ -58,6 +59,7 @@ class Row:
     dimensions: int | None = None  # of an entry
     search_images_per_s: float | None = None
     search_gflop_per_s: float | None = None
+    products_gflop_per_s: float | None = None  # of the search's matrix products with nothing around them
     peak_gflop_per_s: float | None = None  # before or after the search
     peak_share: float | None = None  # of the highest of all rows
 
@@ -111,6 +113,16 @@ def search_operations(patches: Tensor, bank: Tensor) -> int:
 
 
 @torch.no_grad()
+def products(patches: Tensor, bank: Tensor) -> None:
+    """The matrix products of the search, block by block as there, and nothing done with them."""
+    norms = bank.square().sum(1)
+    for q in patches.split(BLOCK[0]):
+        for start in range(0, len(bank), BLOCK[1]):
+            part = slice(start, start + BLOCK[1])
+            torch.addmm(norms[part], q, bank[part].T, alpha=-2)
+
+
+@torch.no_grad()
 def measure(name: str, backbone: BackboneConfig, setting: Setting, count: int, turns: int, changes: list[str]) -> Row:
     warm_up(built(name, backbone, setting, changes), setting)
     method = built(name, backbone, setting, changes)
@@ -128,10 +140,12 @@ def measure(name: str, backbone: BackboneConfig, setting: Setting, count: int, t
     if isinstance(method, PatchCore) and patches is not None:
         before = peak(torch.float32, setting)
         search = min(setting.timed(lambda: nearest(patches, method.bank, method.config.neighbours)) for _ in range(turns))
+        bare = min(setting.timed(lambda: products(patches, method.bank)) for _ in range(turns))
         row.peak_gflop_per_s = max(before, peak(torch.float32, setting)) / 1e9
         row.bank, row.dimensions = method.bank.shape
         row.search_images_per_s = setting.batch / search
-        row.search_gflop_per_s = search_operations(patches, method.bank) / search / 1e9
+        operations = search_operations(patches, method.bank) / 1e9
+        row.search_gflop_per_s, row.products_gflop_per_s = operations / search, operations / bare
     return row
 
 
@@ -143,7 +157,7 @@ def with_shares(rows: Sequence[Row]) -> tuple[list[Row], float | None]:
 
 HEAD = (
     "method", "backbone", "size", "fitted", "fit images/s", "of which end, s", "score images/s",
-    "bank", "search images/s", "GFLOP/s", "of peak",
+    "bank", "search images/s", "GFLOP/s", "of peak", "its products alone, GFLOP/s",
 )  # fmt: skip
 
 
@@ -154,10 +168,10 @@ def markdown(rows: Sequence[Row], top: float | None, device: str, clock_name: st
     lines = [line([*HEAD]), "|---" * len(HEAD) + "|"]
     for r in rows:
         fit = [r.images, f"{r.fit_images_per_s:.2f}", f"{r.finish_s:.1f}", f"{r.score_images_per_s:.2f}"]
-        search = ["", "", "", ""]
+        search = [""] * 5
         if r.peak_share is not None:
             rates = [f"{r.search_images_per_s:.2f}", f"{r.search_gflop_per_s:.0f}", f"{r.peak_share:.0%}"]
-            search = [f"{r.bank} x {r.dimensions}", *rates]
+            search = [f"{r.bank} x {r.dimensions}", *rates, f"{r.products_gflop_per_s:.0f}"]
         lines.append(line([r.method, r.backbone, r.size, *fit, *search]))
     note = f"Measured on this machine: {machine(device)}."
     if top is not None:

@@ -65,6 +65,7 @@ def test_rows(fit, tmp_path, capsys):
             operations = 4 * 16 * 20 * row["dimensions"] * 2
             assert row["search_images_per_s"] == 4
             assert row["search_gflop_per_s"] == pytest.approx(operations / 1e9)
+            assert row["products_gflop_per_s"] == pytest.approx(operations / 1e9)
             assert row["peak_share"] == pytest.approx(operations / 2e9)
     text = capsys.readouterr().out
     assert text.count("| patchcore |") == 2
@@ -75,7 +76,7 @@ def test_nothing_is_timed_the_first_time_and_the_peak_is_of_the_moment(fit, even
     fit.main([*SMALL, "--methods", "patchcore", "--backbones", "filters", *SETTINGS])
     assert events.index("network") < events.index("clock")
     at = events.index("peak")
-    assert events[at:] == ["peak", "clock", "search", "clock", "peak"]
+    assert events[at:] == ["peak", "clock", "search", "clock", "clock", "clock", "peak"]
 
 
 def test_without_a_search_no_peak(fit, events, capsys):
@@ -90,6 +91,9 @@ def test_operations_are_those_of_the_search(fit, queries, entries, dimensions, k
     with FlopCounterMode(display=False) as counter:
         nearest(patches, bank, k)
     assert fit.search_operations(patches, bank) == counter.get_total_flops()
+    with FlopCounterMode(display=False) as alone:
+        fit.products(patches, bank)
+    assert alone.get_total_flops() == counter.get_total_flops()
 
 
 def test_the_peak_is_operations_by_seconds(monkeypatch):
