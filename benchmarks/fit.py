@@ -11,8 +11,7 @@ them. Each row is one method on one backbone:
 * score: images/s of ``predict``, map and blur included, PatchCore's with a full bank;
 * search: PatchCore's nearest neighbours alone, 2 · patches · bank · D operations an image, and their share of the peak, the
   fastest matrix product found on this machine before and after each search (``train_step.peak``): of matrices with 1024 or 2048
-  rows, so larger ones might be faster. Beside it the rate of the search's own products, whose matrices may be thin, with nothing
-  done with the results.
+  rows, so larger ones might be faster. Beside it the rate of the search's own products alone, whose matrices may be thin.
 
 Times are the best of some turns, so that a machine that others use still gives a fair picture; the fit is timed once.
 """
