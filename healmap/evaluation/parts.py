@@ -11,8 +11,6 @@ import hashlib
 import json
 import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,16 +23,13 @@ from numpy.typing import NDArray
 
 from ..errors import WriteError
 from ..io.atomic import remove_stale, replacing, write_json
+from ..io.damage import DAMAGED
 from ..io.hashing import sha256_file
 from ..metrics.bootstrap import Figure
 from .figures import Tree, plain
 
 FORMAT = 2
 RECORD, SAMPLES = "part.json", "samples.npz"
-# What reading a damaged JSON or npz file raises.
-DAMAGED = (
-    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError,
-)  # fmt: skip
 Make = Callable[[Path], tuple[Tree, dict[str, Any]]]  # folder for further files -> figures, facts in plain data
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from ..detection.overlay import CONTOUR, Picture, palette
 from ..errors import UsageError
 from ..io.atomic import safe_cell, write_bytes, write_text
+from ..io.damage import DAMAGED
 from . import drawings as d
-from .page import DAMAGED, at, interval, number, png, write_page
+from .page import at, interval, number, png, write_page
 from .pictures import TRUTH, grey_tile, map_tile, outlined
 from .verdict import Kind, clear, kind_of, margins, verdicts
 

@@ -6,8 +6,6 @@ import base64
 import csv
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,8 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..io.atomic import write_text
+from ..io.damage import DAMAGED
 
-# What reading a damaged JSON, CSV or npz file raises.
-DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 # Even if a name in the data were to slip through the escaping, the page may fetch and run nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 

@@ -21,6 +21,7 @@ from ..data.preprocess import Preprocessing
 from ..errors import CheckpointError, ConfigError
 from ..experiment import Experiment
 from ..io.atomic import write_json
+from ..io.damage import ARCHIVE
 from ..io.hashing import sha256_file
 from ..methods import get, published, weights
 from ..methods.base import Method
@@ -99,7 +100,7 @@ def _stored(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except ARCHIVE:
         return False
 
 

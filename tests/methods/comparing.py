@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import repeat
 
-import pytest
 import torch
 
-from healmap.errors import ConfigError
 from healmap.methods.aclgan import ACLGAN
 from healmap.methods.base import Optimisers
 from healmap.methods.bigan import BiGAN
@@ -47,9 +45,3 @@ def parameters(cls):
     """Of the published method for colour images."""
     with torch.device("meta"):
         return sum(p.numel() for p in cls(cls.Config(), Spec(channels=3)).parameters())
-
-
-def refused(cls, setting):
-    with pytest.raises(ConfigError) as error:
-        cls.Config(**setting)
-    assert error.value.hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comparing import build, images, judged, parameters, refused
+from comparing import build, images, judged, parameters
 
 from healmap import recipes
 from healmap.methods.aclgan import ACLGAN, bounded_focus
@@ -95,11 +95,6 @@ def test_acl_gan_goes_both_ways_out_of_a():
         torch.testing.assert_close(t.a_again, method.compose(a, "A", method.G["E_A"](a))[0])
         torch.testing.assert_close(t.b_again, method.compose(b, "B", method.G["E_B"](b))[0])
         torch.testing.assert_close(method.heal(a), method.compose(a, "B", torch.zeros_like(z_b))[0])
-
-
-@pytest.mark.parametrize("setting", [{"lower": 0.6}, {"upper": 1.5}])
-def test_settings_are_refused_with_advice(setting):
-    refused(ACLGAN, setting)
 
 
 def test_fact_published_settings():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from comparing import build, images, refused, step
+from comparing import build, images, step
 
 from healmap.methods.bigan import BiGAN
 
@@ -34,7 +34,3 @@ def test_bigan_shows_its_discriminator_diseased_before_healthy():
     with torch.no_grad():
         torch.testing.assert_close(seen[0][:3, :1], fresh.to_diseased(b))
         torch.testing.assert_close(seen[0][3:, 1:], fresh.to_healthy(a))
-
-
-def test_settings_are_refused_with_advice():
-    refused(BiGAN, {"decay_share": 2.0})

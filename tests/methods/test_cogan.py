@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
-from comparing import build, images, refused
+from comparing import build, images
 
 from healmap import recipes
 from healmap.methods.cogan import CoGAN, distance
@@ -84,11 +83,6 @@ def test_cogan_heals_by_the_z_of_the_other_domain():
         torch.testing.assert_close(method.heal(x), method.draw(method.search(x, A))[B])
         ill = method.translate_to(x, torch.ones(3, dtype=torch.int64))
         torch.testing.assert_close(ill, method.draw(method.search(x, B))[A])
-
-
-@pytest.mark.parametrize("setting", [{"critic_widths": (20,)}, {"search_steps": -1}])
-def test_settings_are_refused_with_advice(setting):
-    refused(CoGAN, setting)
 
 
 def test_fact_published_settings():

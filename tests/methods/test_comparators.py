@@ -88,6 +88,22 @@ def test_settings_that_cannot_work_are_refused(name, setting):
         METHODS[name].Config(**setting)
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("unit", {"lambda_kl": -1.0}), ("unit", {"weight_decay": -1e-4}),
+        ("acl-gan", {"lower": 0.6}), ("acl-gan", {"upper": 1.5}),
+        ("council-gan", {"members": 1}), ("council-gan", {"council_start": -1}),
+        ("cogan", {"critic_widths": (20,)}), ("cogan", {"search_steps": -1}),
+        ("bigan", {"decay_share": 2.0}),
+    ],
+)  # fmt: skip
+def test_own_settings_are_refused_with_advice(name, setting):
+    with pytest.raises(ConfigError) as error:
+        METHODS[name].Config(**setting)
+    assert error.value.hint
+
+
 @pytest.mark.parametrize("name", ["unit", "acl-gan", "council-gan", "cogan"])
 def test_weight_decay_and_halving(name):
     method = build(METHODS[name], halve_every=10, weight_decay=0.01)

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from comparing import build, images, judged, parameters, refused, step
+from comparing import build, images, judged, parameters, step
 from torch import nn
 
 from healmap import recipes
@@ -136,11 +136,6 @@ def test_council_gan_answers_with_its_members_means():
     torch.testing.assert_close(p.anomaly_map, sum((x - t.image).abs() / 2 for t in ts) / 3)
     kept = [(1 - t.masks[:, :1]) * (1 - t.masks[:, 1:2]) * (1 - t.masks[:, 2:]) for t in ts]
     torch.testing.assert_close(p.maps["mask"], 1 - sum(kept) / 3)
-
-
-@pytest.mark.parametrize("setting", [{"members": 1}, {"council_start": -1}])
-def test_settings_are_refused_with_advice(setting):
-    refused(CouncilGAN, setting)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
-from comparing import build, images, judged, parameters, refused, step
+from comparing import build, images, judged, parameters, step
 
 from healmap import recipes
 from healmap.methods.unit import UNIT, A, B
@@ -58,11 +57,6 @@ def test_unit_translates_once_for_both_updates():
     method.G.encode = lambda x, domain: seen.append(domain) or encode(x, domain)
     step(method)
     assert sorted(seen) == [0, 0, 1, 1]  # there and back, nothing for the discriminators
-
-
-@pytest.mark.parametrize("setting", [{"lambda_kl": -1.0}, {"weight_decay": -1e-4}])
-def test_settings_are_refused_with_advice(setting):
-    refused(UNIT, setting)
 
 
 def test_fact_published_settings():
